@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why the archive said no, in DICOM's own codes.
+
+The numbers are C-STORE statuses (PS3.4 B.2.3, PS3.7 Annex C); STOW-RS reports the
+same ones as Failure Reason (0008,1197). DIMSE answers with the code as it stands;
+only ``dicomweb`` adds a table, code to HTTP status, and only ``gateway.cli`` one to
+exit codes.
+"""
+
+from enum import IntEnum
+
+
+class Reason(IntEnum):
+    """PS3.7 Annex C and PS3.4 Table B.2-1."""
+
+    PROCESSING_FAILURE = 0x0110
+    DUPLICATE_SOP_INSTANCE = 0x0111
+    NO_SUCH_SOP_INSTANCE = 0x0112
+    SOP_CLASS_NOT_SUPPORTED = 0x0122
+    NOT_AUTHORIZED = 0x0124
+    OUT_OF_RESOURCES = 0xA700
+    DATA_SET_MISMATCH = 0xA900
+    CANNOT_UNDERSTAND = 0xC000
+    TRANSFER_SYNTAX_NOT_SUPPORTED = 0xC122
+
+
+class ArchiveError(Exception):
+    """Base of every refusal. ``reason`` is DICOM's code; ``str()`` names the problem
+    without any attribute value (UIDs excepted), so that it may be logged."""
+
+    reason = Reason.PROCESSING_FAILURE
+
+
+class NotFound(ArchiveError):
+    """Nothing of that name in the caller's scope; hidden and absent look the same."""
+
+    reason = Reason.NO_SUCH_SOP_INSTANCE
+
+
+class NoSuchStudy(NotFound):
+    def __init__(self, study_instance_uid: str) -> None:
+        super().__init__(f"no study {study_instance_uid}")
+        self.study_instance_uid = study_instance_uid
+
+
+class NoSuchSeries(NotFound):
+    def __init__(self, series_instance_uid: str) -> None:
+        super().__init__(f"no series {series_instance_uid}")
+        self.series_instance_uid = series_instance_uid
+
+
+class NoSuchInstance(NotFound):
+    def __init__(self, sop_instance_uid: str) -> None:
+        super().__init__(f"no instance {sop_instance_uid}")
+        self.sop_instance_uid = sop_instance_uid
+
+
+class NoSuchFrame(NotFound):
+    def __init__(self, frame_number: int, number_of_frames: int) -> None:
+        super().__init__(f"no frame {frame_number}: the instance has {number_of_frames}")
+        self.frame_number = frame_number
+        self.number_of_frames = number_of_frames
+
+
+class NoSuchBulkData(NotFound):
+    def __init__(self, path: str) -> None:
+        super().__init__(f"no bulk data at {path}")
+        self.path = path
+
+
+class NoSuchJob(NotFound):
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"no job {job_id}")
+        self.job_id = job_id
+
+
+class Gone(ArchiveError):
+    """It was here and was deleted (410); shown only to who could have seen it."""
+
+    reason = Reason.NO_SUCH_SOP_INSTANCE
+
+    def __init__(self, sop_instance_uid: str) -> None:
+        super().__init__(f"{sop_instance_uid} was deleted")
+        self.sop_instance_uid = sop_instance_uid
+
+
+class NotAllowed(ArchiveError):
+    """The principal has no right to the action."""
+
+    reason = Reason.NOT_AUTHORIZED
+
+    def __init__(self, action: str) -> None:
+        super().__init__(f"not allowed: {action}")
+        self.action = action
+
+
+class DuplicateInstance(ArchiveError):
+    """The same SOP Instance UID with other pixels: kept in quarantine, not stored."""
+
+    reason = Reason.DUPLICATE_SOP_INSTANCE
+
+    def __init__(self, sop_instance_uid: str) -> None:
+        super().__init__(f"{sop_instance_uid} is stored already with other pixel data")
+        self.sop_instance_uid = sop_instance_uid
+
+
+class StudyMismatch(ArchiveError):
+    """A data set of another study than the request named (PS3.18 10.5.1)."""
+
+    reason = Reason.DATA_SET_MISMATCH
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(f"the request is for study {expected}, the data set of {found}")
+        self.expected, self.found = expected, found
+
+
+class Unreadable(ArchiveError):
+    """Not DICOM, truncated or malformed; the message says which and at what offset."""
+
+    reason = Reason.CANNOT_UNDERSTAND
+
+
+class UnsupportedSopClass(ArchiveError):
+    reason = Reason.SOP_CLASS_NOT_SUPPORTED
+
+    def __init__(self, sop_class_uid: str) -> None:
+        super().__init__(f"SOP class {sop_class_uid} is not stored here")
+        self.sop_class_uid = sop_class_uid
+
+
+class UnsupportedTransferSyntax(ArchiveError):
+    reason = Reason.TRANSFER_SYNTAX_NOT_SUPPORTED
+
+    def __init__(self, transfer_syntax_uid: str) -> None:
+        super().__init__(f"transfer syntax {transfer_syntax_uid} is not supported")
+        self.transfer_syntax_uid = transfer_syntax_uid
+
+
+class CannotTranscode(ArchiveError):
+    """No way from the stored to the asked transfer syntax or media type (HTTP 406)."""
+
+    reason = Reason.TRANSFER_SYNTAX_NOT_SUPPORTED
+
+
+class CannotDecode(ArchiveError):
+    """The stored codestream is damaged or beyond the decoder's limits."""
+
+    reason = Reason.PROCESSING_FAILURE
+
+
+class TooLarge(ArchiveError):
+    """The answer would exceed a limit (HTTP 413)."""
+
+    reason = Reason.OUT_OF_RESOURCES
+
+
+class StorageFull(ArchiveError):
+    """No space (or no quota) for the bytes; nothing of them was kept."""
+
+    reason = Reason.OUT_OF_RESOURCES
+
+
+class StorageFailed(ArchiveError):
+    """The medium refused: an I/O or permission error, named without its path."""
+
+    reason = Reason.OUT_OF_RESOURCES
+
+
+class Damaged(ArchiveError):
+    """Stored bytes are missing or differ from their digest."""
+
+    reason = Reason.PROCESSING_FAILURE
+
+
+class BadQuery(ArchiveError):
+    """A matching key's value is not of its VR's form (PS3.4 C.2.2; HTTP 400)."""
+
+    reason = Reason.DATA_SET_MISMATCH
+
+
+class Busy(ArchiveError):
+    """A bounded queue or pool is full: try again (503 with Retry-After)."""
+
+    reason = Reason.OUT_OF_RESOURCES
+
+
+class StoreTooNew(ArchiveError):
+    """The data folder was written by a newer release; it is left untouched."""
+
+
+class Held(ArchiveError):
+    """A retention or hold forbids the change, or it would break a born slide."""
+
+    reason = Reason.NOT_AUTHORIZED

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The values that cross the archive's door: what edges give and what they get."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from archive.errors import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Where bytes came from: kept with the record, never in a header."""
+
+    via: str  # "dimse", "dicomweb", "ingest", "cli"
+    name: str = ""  # calling AE title, user, or watched folder's name
+    address: str = ""
+
+
+class Outcome(StrEnum):
+    """What storing the same SOP Instance UID did (DESIGN 4)."""
+
+    STORED = "stored"
+    ALREADY = "already"  # equal content: success, the first stays
+    KEPT_FIRST = "kept_first"  # pixels equal, header differs: success, queued for an operator
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One instance that is durable, indexed and findable."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    outcome: Outcome
+    warning: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRange:
+    """``length`` bytes at ``offset`` of blob number ``blob_index`` of an instance."""
+
+    blob_index: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewInstance:
+    """An instance that we made: a header over blobs (born DICOM) or a whole Part 10 file.
+
+    ``header`` is a Part 10 byte string (preamble, group 2, data set in Explicit VR LE)
+    without pixel data, ``frame_table`` an encoded frame table whose blob index counts
+    in ``blobs``. With ``part10`` set, the other two are empty and the file is scanned.
+    """
+
+    sop_instance_uid: str
+    header: bytes = b""
+    frame_table: bytes = b""
+    blobs: Sequence["NewBlob"] = ()
+    part10: bytes | Path | None = None
+    absent_tiles: bytes = b""  # bitmap, frame index order, most significant bit first
+
+
+@dataclass(frozen=True, slots=True)
+class NewBlob:
+    """Bytes to keep: a staged file (moved), or a small byte string."""
+
+    source: "StagedFile | bytes"
+
+
+class StagedFile(Protocol):
+    """A file in the spool, on the store's file system, complete and fsynced."""
+
+    path: Path
+    size_bytes: int
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewOriginal:
+    """A scanner's own file (or files), kept bit for bit. ``digest`` is the file's
+    SHA-256, or that of the sorted manifest of name, size, SHA-256 when several."""
+
+    digest: bytes
+    files: Sequence[tuple[str, "StagedFile"]]  # (name as scanned, staged file)
+    format: str  # the reader's name, "aperio-svs"
+    description: str = ""  # the vendor's own text, verbatim: index only
+
+
+@dataclass(frozen=True, slots=True)
+class NewSlide:
+    """What one scanner file became; stored in one transaction, all or nothing."""
+
+    original: NewOriginal
+    instances: Sequence[NewInstance]
+    container_identifier: str
+    unmatched: bool = True
+    study_status: str = "own"  # the Study UID is ours until an order gives one
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """The descriptor of one stored instance at its current header revision.
+
+    ``etag`` covers base digest, revision and transfer syntax: it is that of the
+    instance and its metadata. Handles are the service's; treat ``row`` as opaque.
+    """
+
+    row: int
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    number_of_frames: int
+    rows: int
+    columns: int
+    samples_per_pixel: int
+    bits_allocated: int
+    bits_stored: int
+    pixel_representation: int
+    photometric_interpretation: str
+    lossy: bool
+    revision: int
+    base_digest: bytes
+    size_bytes: int  # of the Part 10 stream at this revision
+    modality: str
+    image_type: tuple[str, ...]
+    has_pixel_data: bool
+    total_pixel_matrix_columns: int = 0
+    total_pixel_matrix_rows: int = 0
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.base_digest.hex()[:32]}-{self.revision}"'
+
+
+@dataclass(frozen=True, slots=True)
+class ByteStream:
+    """Bytes whose length is known before the first is read. Iterate once, or close."""
+
+    length: int
+    chunks: Iterator[bytes]
+    content_type: str = "application/octet-stream"
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PixelDescription:
+    """What a decoder must know of a frame (PS3.3 C.7.6.3)."""
+
+    transfer_syntax_uid: str
+    rows: int
+    columns: int
+    samples_per_pixel: int
+    bits_allocated: int
+    bits_stored: int
+    pixel_representation: int
+    photometric_interpretation: str
+    planar_configuration: int = 0
+    icc_profile: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How to show pixels: PS3.18 8.3.5. ``rows`` and ``columns`` bound the result."""
+
+    media_type: str = "image/jpeg"
+    quality: int = 85
+    rows: int = 0  # 0: as large as the source
+    columns: int = 0
+    icc_profile: str = "no"
+    window: tuple[float, float, str] | None = None
+
+
+class FrameCodec(Protocol):
+    """Decodes and encodes frames, outside of the caller's process. Composition injects
+    it. Raises ``CannotDecode``, ``CannotTranscode``, ``Busy``."""
+
+    def transcode(
+        self, frame: bytes, source: PixelDescription, transfer_syntax_uid: str
+    ) -> bytes:
+        """The frame in another transfer syntax; lossless, or decoded to native."""
+
+    def render(
+        self,
+        tiles: Sequence[tuple[int, int, bytes]],
+        source: PixelDescription,
+        rendering: Rendering,
+        canvas: tuple[int, int],
+    ) -> bytes:
+        """Tiles at (row, column) of a canvas of (rows, columns) pixels, decoded, put
+        together, scaled to fit and encoded as ``rendering.media_type``."""
+
+    def can_transcode(self, source: PixelDescription, transfer_syntax_uid: str) -> bool:
+        """Whether :meth:`transcode` would try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of the change feed; consumers read by ``seq`` only."""
+
+    seq: int
+    time: datetime
+    action: str  # "stored", "deleted", "replaced", "corrected"
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+
+
+class JobState(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A piece of work that survives restarts; claimed by lease, retried with back-off."""
+
+    id: int
+    kind: str
+    payload: Mapping[str, object]
+    state: JobState
+    attempts: int
+    progress: float  # 0 to 1
+    message: str
+    created: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """What could not be stored: the bytes are kept, the reason is shown."""
+
+    id: int
+    name: str  # shown to operators on the page, never logged
+    reason: str
+    source: str
+    size_bytes: int
+    created: datetime
+    sop_instance_uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideSummary:
+    """One line of the work list: one series of one scan."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    container_identifier: str
+    patient_name: str
+    patient_id: str
+    accession_number: str
+    study_date: str
+    modality: str
+    series_description: str
+    manufacturer: str
+    format: str  # of the original, "" when DICOM was received
+    number_of_instances: int
+    size_bytes: int
+    total_pixel_matrix_rows: int
+    total_pixel_matrix_columns: int
+    stored: datetime
+    unmatched: bool
+    cursor: str  # pass as ``after`` to go on
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that ``verify`` found wrong. ``subject`` is a UID or digest."""
+
+    kind: str
+    subject: str
+    detail: str
+    repaired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows of a query as DICOM JSON objects, and how many are left (None: unknown)."""
+
+    rows: list[dict[str, object]] = field(default_factory=list)
+    remaining: int | None = None
