@@ -192,3 +192,9 @@ class Held(ArchiveError):
     """A retention or hold forbids the change, or it would break a born slide."""
 
     reason = Reason.NOT_AUTHORIZED
+
+
+class SourceChanged(ArchiveError):
+    """The file changed while it was copied; copy it again once it is quiet."""
+
+    reason = Reason.OUT_OF_RESOURCES

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deletes, replacements and corrections as write-once objects (docs/storage-format.md).
+
+The index can be lost; what was done to instances cannot. ``reindex`` reads all records
+and then applies these entries in the order of their keys.
+"""
+
+import base64
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from archive.errors import Damaged, StoreTooNew
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An instance as one record brought it."""
+
+    record: str  # the record's key
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A new header of an instance; ``json`` is gzip'd DICOM JSON."""
+
+    target: Target
+    revision: int
+    header: bytes
+    json: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One journal entry."""
+
+    action: str  # "delete", "replace", "correct"
+    actor: str
+    reason: str
+    time: datetime
+    id: str
+    targets: tuple[Target, ...] = ()
+    revisions: tuple[Revision, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Sorts by time."""
+        stamp = self.time.astimezone(UTC)
+        return f"journal/{stamp:%Y/%m/%d}/{stamp:%H%M%S%f}-{self.id}"
+
+
+def new_entry(
+    action: str,
+    actor: str,
+    reason: str,
+    *,
+    targets: Sequence[Target] = (),
+    revisions: Sequence[Revision] = (),
+    time: datetime,
+) -> Entry:
+    return Entry(action, actor, reason, time, uuid.uuid4().hex, tuple(targets), tuple(revisions))
+
+
+def encode_entry(entry: Entry) -> bytes:
+    value = {
+        "journal": VERSION,
+        "id": entry.id,
+        "time": entry.time.astimezone(UTC).isoformat(timespec="microseconds"),
+        "action": entry.action,
+        "actor": entry.actor,
+        "reason": entry.reason,
+        "instances": [[t.record, t.sop_instance_uid] for t in entry.targets],
+        "revisions": [
+            {
+                "record": r.target.record,
+                "sop_instance_uid": r.target.sop_instance_uid,
+                "revision": r.revision,
+                "header": base64.b64encode(r.header).decode(),
+                "json": base64.b64encode(r.json).decode(),
+                "digest": r.digest.hex(),
+            }
+            for r in entry.revisions
+        ],
+    }
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def decode_entry(data: bytes) -> Entry:
+    """Raises Damaged, StoreTooNew."""
+    try:
+        value = json.loads(data)
+        if value["journal"] > VERSION:
+            raise StoreTooNew(f"a journal entry of version {value['journal']}")
+        return Entry(
+            action=value["action"],
+            actor=value["actor"],
+            reason=value["reason"],
+            time=datetime.fromisoformat(value["time"]),
+            id=value["id"],
+            targets=tuple(Target(record, sop) for record, sop in value["instances"]),
+            revisions=tuple(
+                Revision(
+                    Target(r["record"], r["sop_instance_uid"]),
+                    int(r["revision"]),
+                    base64.b64decode(r["header"]),
+                    base64.b64decode(r["json"]),
+                    bytes.fromhex(r["digest"]),
+                )
+                for r in value["revisions"]
+            ),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"a broken journal entry: {type(error).__name__}") from error

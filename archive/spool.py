@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The spool: files on their way in, on the store's own file system.
+
+Bytes that arrive are written here, hashed in a thread beside the writing, fsynced, and
+then *renamed* into the blob store: nothing is copied twice.
+"""
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+from archive.errors import SourceChanged, StorageFailed, StorageFull, Unreadable
+
+CHUNK_BYTES = 1 << 20
+_INLINE_BYTES = 1 << 20  # smaller files are hashed by the writer itself
+_FLUSH_BYTES = 64 << 20  # start write-back early, so that the last fsync is short
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolFile:
+    """A complete, fsynced file of the spool (a ``values.StagedFile``)."""
+
+    path: Path
+    size_bytes: int
+    sha256: bytes
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn the medium's refusals into ours; no path goes into the message."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StorageFull("no space left in the store") from error
+        raise StorageFailed(f"the store cannot be written: {os.strerror(error.errno or 0)}") from error
+
+
+class _Hasher:
+    """SHA-256 in a thread of its own, at most eight chunks behind the writer."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._queue: queue.Queue[bytes | memoryview | None] = queue.Queue(8)
+        self._thread: threading.Thread | None = None
+        self._seen = 0
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._seen += len(data)
+        if self._thread is None and self._seen <= _INLINE_BYTES:
+            self._digest.update(data)
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
+            self._thread.start()
+        self._queue.put(data)
+
+    def _run(self) -> None:
+        while (data := self._queue.get()) is not None:
+            self._digest.update(data)
+
+    def digest(self) -> bytes:
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+        return self._digest.digest()
+
+
+class Staging:
+    """A spool file being written. Use as a context manager: what is not finished is
+    removed. ``write`` may be called from one thread at a time."""
+
+    def __init__(self, path: Path, size_hint: int = 0) -> None:
+        self._path = path
+        self._hasher = _Hasher()
+        self.size_bytes = 0
+        self._unflushed = 0
+        self._finished = False
+        with storage_errors():
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        if size_hint:
+            try:
+                with storage_errors():
+                    _reserve(self._fd, size_hint)
+            except BaseException:
+                self.discard()
+                raise
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append; the bytes must not change afterwards. Raises StorageFull, StorageFailed."""
+        self._hasher.update(data)
+        view = memoryview(data)
+        with storage_errors():
+            while view:
+                written = os.write(self._fd, view)
+                view = view[written:]
+        self.size_bytes += len(data)
+        self._unflushed += len(data)
+        if self._unflushed >= _FLUSH_BYTES:
+            self._unflushed = 0
+            start_writeback(self._fd)
+
+    def finish(self) -> SpoolFile:
+        """Flush to stable storage and close; the file is then ready to be stored."""
+        with storage_errors():
+            os.ftruncate(self._fd, self.size_bytes)
+            os.fsync(self._fd)
+            os.close(self._fd)
+        self._fd = -1
+        self._finished = True
+        return SpoolFile(self._path, self.size_bytes, self._hasher.digest())
+
+    def discard(self) -> None:
+        """Remove the file; harmless after :meth:`finish` has been consumed."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._hasher.digest()
+        self._path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._finished or kind is not None:
+            self.discard()
+
+
+def _reserve(fd: int, size_bytes: int) -> None:
+    """Reserve space so that a full disk is known before the first byte."""
+    try:
+        os.posix_fallocate(fd, 0, size_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+
+
+def _libc_sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    try:
+        function = ctypes.CDLL(None, use_errno=True).sync_file_range
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    function.restype = ctypes.c_int
+    return cast(Callable[[int, int, int, int], int], function)
+
+
+_SYNC_FILE_RANGE = _libc_sync_file_range()
+_SYNC_FILE_RANGE_WRITE = 2
+
+
+def start_writeback(fd: int) -> None:
+    """Ask the kernel to begin writing dirty pages; neither waits nor drops them from the
+    cache. Where the system has no ``sync_file_range`` the last fsync does all the work."""
+    if _SYNC_FILE_RANGE is not None:
+        _SYNC_FILE_RANGE(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+
+def hash_file(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> bytes:
+    """SHA-256 of a file, in constant memory."""
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+class Spool:
+    """A folder on the store's file system; every file in it is nobody's after a crash."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with storage_errors():
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def new_path(self, suffix: str = ".part") -> Path:
+        """A fresh name, for those that must write a file themselves."""
+        return self.folder / f"{os.getpid()}-{uuid.uuid4().hex}{suffix}"
+
+    def stage(self, size_hint: int = 0) -> Staging:
+        """A new file to write to; ``size_hint`` bytes are reserved first (StorageFull)."""
+        return Staging(self.new_path(), size_hint)
+
+    def adopt(self, path: Path, sha256: bytes | None = None) -> SpoolFile:
+        """A file that somebody else wrote in the spool: fsynced and hashed here.
+
+        ``sha256`` is taken where the writer hashed it already.
+        """
+        with storage_errors():
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                digest: list[bytes] = [sha256] if sha256 is not None else []
+                hashing = threading.Thread(target=lambda: digest.append(hash_file(path)), name="sha256")
+                if sha256 is None:
+                    hashing.start()
+                os.fsync(fd)
+                if sha256 is None:
+                    hashing.join()
+                size = os.fstat(fd).st_size
+            finally:
+                os.close(fd)
+        if not digest:
+            raise StorageFailed("the received file cannot be read back")
+        return SpoolFile(path, size, digest[0])
+
+    def copy(self, source: Path, progress: Callable[[int], None] | None = None) -> SpoolFile:
+        """Copy a file into the spool, hashed beside the copy.
+
+        ``progress`` is called with the bytes copied so far. Raises SourceChanged when
+        size or modification time moved meanwhile, Unreadable when it cannot be read.
+        """
+        try:
+            file = source.open("rb", buffering=0)
+        except OSError as error:
+            raise Unreadable(f"the file cannot be opened: {os.strerror(error.errno or 0)}") from error
+        with file:
+            before = os.fstat(file.fileno())
+            with self.stage(before.st_size) as staging:
+                while chunk := _read(file.fileno()):
+                    staging.write(chunk)
+                    if progress is not None:
+                        progress(staging.size_bytes)
+                after = os.stat(source)
+                if (before.st_ino, before.st_size, before.st_mtime_ns) != (
+                    after.st_ino, after.st_size, after.st_mtime_ns,
+                ) or staging.size_bytes != before.st_size:
+                    raise SourceChanged("the file changed while it was copied")
+                return staging.finish()
+
+    def sweep(self, alive: Callable[[int], bool]) -> int:
+        """Remove what processes that are gone left behind; returns how many files."""
+        removed = 0
+        for path in self.folder.iterdir():
+            pid = path.name.partition("-")[0]
+            if pid.isdigit() and not alive(int(pid)):
+                path.unlink(missing_ok=True)
+                removed += 1
+        return removed
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, CHUNK_BYTES)
+    except OSError as error:
+        raise Unreadable(f"the file cannot be read: {os.strerror(error.errno or 0)}") from error
