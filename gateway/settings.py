@@ -29,36 +29,59 @@ class SettingsError(Exception):
     """A setting is unknown, of the wrong type, or not allowed; ``str()`` is one line."""
 
 
-def _set(default: T, meaning: str, *, choices: tuple[str, ...] = (), minimum: float | None = None,
-         secret: bool = False, example: str = "") -> T:
+def _set(
+    default: T,
+    meaning: str,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    secret: bool = False,
+    example: str = "",
+) -> T:
     """A field with its documentation; the type checker sees the default's type."""
-    metadata = {"meaning": meaning, "choices": choices, "minimum": minimum, "secret": secret,
-                "example": example}
-    return cast(T, field(default=default, metadata=metadata))
+    metadata = {
+        "meaning": meaning,
+        "choices": choices,
+        "minimum": minimum,
+        "secret": secret,
+        "example": example,
+    }
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
     bind: str = _set("127.0.0.1:8080", "Address and port of the web server; port 0 picks a free one.")
     public_url: str = _set(
-        "", "How browsers and DICOMweb clients reach this server, if not by `bind`. "
-        "Every URL in an answer starts with it.", example='"https://slides.example.org"')
-    behind_proxy: bool = _set(
-        False, "A reverse proxy of `trusted_proxies` ends TLS in front of this server.")
+        "",
+        "How browsers and DICOMweb clients reach this server, if not by `bind`. "
+        "Every URL in an answer starts with it.",
+        example='"https://slides.example.org"',
+    )
+    behind_proxy: bool = _set(False, "A reverse proxy of `trusted_proxies` ends TLS in front of this server.")
     trusted_proxies: tuple[str, ...] = _set(
-        (), "CIDR networks of the proxies whose X-Forwarded-For and X-Forwarded-Proto count.",
-        example='["10.1.0.5/32"]')
+        (),
+        "CIDR networks of the proxies whose X-Forwarded-For and X-Forwarded-Proto count.",
+        example='["10.1.0.5/32"]',
+    )
     workers: int = _set(2, "Web server processes.", minimum=1)
     threads: int = _set(32, "Requests that one process works on at once.", minimum=4)
     slow_connections: int = _set(
-        256, "Stalled transfers that one process carries beside its `threads`.", minimum=0)
+        256, "Stalled transfers that one process carries beside its `threads`.", minimum=0
+    )
     connections: int = _set(1000, "Open connections of one process; more wait to be accepted.", minimum=16)
     connections_per_address: int = _set(
-        512, "Open connections of one process from one address, trusted proxies excepted; "
-        "further ones are closed at once.", minimum=1)
-    header_timeout_s: float = _set(10.0, "Seconds a client has for its request line and headers.", minimum=0.1)
+        512,
+        "Open connections of one process from one address, trusted proxies excepted; "
+        "further ones are closed at once.",
+        minimum=1,
+    )
+    header_timeout_s: float = _set(
+        10.0, "Seconds a client has for its request line and headers.", minimum=0.1
+    )
     transfer_timeout_s: float = _set(
-        60.0, "Seconds without a single byte moving after which a transfer is cut.", minimum=0.1)
+        60.0, "Seconds without a single byte moving after which a transfer is cut.", minimum=0.1
+    )
     keepalive_s: int = _set(65, "Seconds an idle connection is kept.", minimum=1)
 
 
@@ -75,34 +98,44 @@ class DimseSettings:
     bind: str = _set("127.0.0.1:11112", "Address and port of the DICOM listener; empty: no listener.")
     ae_title: str = _set("COVERSLIP", "Our AE title (1 to 16 characters).")
     peers: tuple[Peer, ...] = _set(
-        (), "Who may associate. Empty: anybody, which is allowed on loopback only.",
-        example='[{ ae_title = "SCANNER1", networks = ["10.1.2.0/24"] }]')
+        (),
+        "Who may associate. Empty: anybody, which is allowed on loopback only.",
+        example='[{ ae_title = "SCANNER1", networks = ["10.1.2.0/24"] }]',
+    )
     allow_plaintext: bool = _set(
-        False, "Allow DICOM without TLS beyond loopback, for scanners that do not speak it.")
+        False, "Allow DICOM without TLS beyond loopback, for scanners that do not speak it."
+    )
     maximum_pdu_bytes: int = _set(131072, "Largest PDU that we receive (PS3.8 D.1).", minimum=4096)
     maximum_associations: int = _set(64, "Associations at once.", minimum=1)
     associations_per_address: int = _set(16, "Associations at once from one address.", minimum=1)
     association_timeout_s: float = _set(
-        10.0, "Seconds a peer has to complete a PDU or its association request (ARTIM, PS3.8 9.1.5).",
-        minimum=0.1)
+        10.0,
+        "Seconds a peer has to complete a PDU or its association request (ARTIM, PS3.8 9.1.5).",
+        minimum=0.1,
+    )
     idle_timeout_s: float = _set(300.0, "Seconds an association may be silent.", minimum=1)
 
 
 @dataclass(frozen=True, slots=True)
 class AuthSettings:
     mode: str = _set(
-        "open", "`open`: everybody who reaches the server may do everything; allowed on loopback only.",
-        choices=("open", "local", "oidc"))
+        "open",
+        "`open`: everybody who reaches the server may do everything; allowed on loopback only.",
+        choices=("open", "local", "oidc"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class WatchSettings:
     folders: tuple[str, ...] = _set(
-        ("watch",), "Folders whose files are taken in; relative ones are below `data_dir`.",
-        example='["/mnt/scanner1/out"]')
+        ("watch",),
+        "Folders whose files are taken in; relative ones are below `data_dir`.",
+        example='["/mnt/scanner1/out"]',
+    )
     poll_s: float = _set(1.0, "Seconds between two looks (SMB and NFS shares tell no changes).", minimum=0.05)
     settle_s: float = _set(
-        2.0, "Seconds for which size and time of a file must not change before it is taken.", minimum=0.0)
+        2.0, "Seconds for which size and time of a file must not change before it is taken.", minimum=0.0
+    )
     delete_source: bool = _set(False, "Delete a file from its folder once it is stored safely.")
 
 
@@ -125,22 +158,26 @@ class CodecSettings:
 class LimitSettings:
     upload_bytes: int = _set(64 << 30, "Largest request body (STOW-RS).", minimum=1 << 20)
     free_bytes: int = _set(
-        1 << 30, "Space to leave free on the store's file system; below it nothing is taken in.", minimum=0)
+        1 << 30, "Space to leave free on the store's file system; below it nothing is taken in.", minimum=0
+    )
     find_results: int = _set(1000, "Most rows that one query returns; the rest is paged.", minimum=1)
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    level: str = _set("info", "Least severe level that is written.",
-                      choices=("debug", "info", "warning", "error"))
+    level: str = _set(
+        "info", "Least severe level that is written.", choices=("debug", "info", "warning", "error")
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     data_dir: str = _set("data", "Folder of everything that is kept. Relative: from the working directory.")
     database_url: str = _set(
-        "", "`sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`. "
-        "Empty: `coverslip.db` in `data_dir`.", secret=True)
+        "",
+        "`sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`. Empty: `coverslip.db` in `data_dir`.",
+        secret=True,
+    )
     storage_url: str = _set("", "`file:///PATH`. Empty: `store` in `data_dir`.")
     http: HttpSettings = field(default_factory=HttpSettings)
     dimse: DimseSettings = field(default_factory=DimseSettings)
@@ -231,8 +268,11 @@ def shipped_config(name: str = "default.toml") -> Path:
     return packaged if packaged.exists() else here.parent / "config" / name
 
 
-def load(config: Path | None = None, flags: Mapping[str, object] | None = None,
-         environment: Mapping[str, str] | None = None) -> Settings:
+def load(
+    config: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
     """Settings from file, variables and flags (key -> value or text), each with its origin.
 
     Raises SettingsError: an unreadable file, an unknown key (naming the nearest known

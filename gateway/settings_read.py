@@ -28,6 +28,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
     The whole name decides; of equals, the one whose last part is nearest.
     """
+
     def likeness(other: str) -> float:
         last = difflib.SequenceMatcher(None, name.rpartition(".")[2], other.rpartition(".")[2]).ratio()
         return difflib.SequenceMatcher(None, name, other).ratio() + 0.5 * last
@@ -109,8 +110,9 @@ def _peers(name: str, value: object, where: str) -> tuple[Peer, ...]:
     for item in value:
         for part in item:
             if part not in ("ae_title", "networks"):
-                raise SettingsError(f"{where}: unknown setting {name}.{part}"
-                                    f"{nearest(part, ('ae_title', 'networks'))}")
+                raise SettingsError(
+                    f"{where}: unknown setting {name}.{part}{nearest(part, ('ae_title', 'networks'))}"
+                )
         title = item.get("ae_title", "")
         if not isinstance(title, str):
             raise SettingsError(f"{where}: {name}.ae_title must be text")

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which settings may be used together: what binds where, and where data may live.
+
+DESIGN §3: everything binds to loopback unless what guards it is named.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gateway.settings import DimseSettings, HttpSettings, Settings, SettingsError
+
+# statfs types on which SQLite's locks and shared memory cannot be relied on.
+NETWORK_FILE_SYSTEMS = (
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb2",
+    "smb3",
+    "smbfs",
+    "afs",
+    "ceph",
+    "9p",
+    "glusterfs",
+    "fuse.sshfs",
+    "fuse.glusterfs",
+    "fuse.s3fs",
+    "fuse.rclone",
+    "lustre",
+    "beegfs",
+)
+UNBUILT_AUTH = ("local", "oidc")
+MOUNTS = Path("/proc/self/mounts")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def host_port(bind: str, name: str = "bind") -> tuple[str, int]:
+    """``("127.0.0.1", 8080)`` of ``127.0.0.1:8080``, ``[::1]:8080`` or ``localhost:8080``.
+
+    Host names are refused (one that resolves elsewhere tomorrow would undo the
+    rules), ``localhost`` excepted, which is 127.0.0.1.
+    """
+    host, colon, port = bind.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise SettingsError(f"{name}: {bind!r} is not ADDRESS:PORT")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if host == "localhost":
+        host = "127.0.0.1"
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise SettingsError(f"{name}: {host!r} is not an IP address") from None
+    return host, int(port)
+
+
+def plain_address(host: str) -> Address:
+    """The address, an IPv4 one mapped into IPv6 as IPv4."""
+    address = ipaddress.ip_address(host)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def is_loopback(host: str) -> bool:
+    return plain_address(host).is_loopback
+
+
+def network(text: str, name: str) -> Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise SettingsError(f"{name}: {text!r} is not a CIDR network") from None
+
+
+def http_refusals(http: HttpSettings, auth_mode: str) -> Iterator[str]:
+    """Why the web server may not start so."""
+    host, _ = host_port(http.bind, "http.bind")
+    for text in http.trusted_proxies:
+        network(text, "http.trusted_proxies")
+    if auth_mode in UNBUILT_AUTH:
+        yield f'auth.mode = "{auth_mode}" is not part of this release; only "open" is, on loopback'
+    if http.public_url and not http.public_url.startswith(("http://", "https://")):
+        yield "http.public_url must start with http:// or https://"
+    if http.behind_proxy and not http.trusted_proxies:
+        yield "http.behind_proxy needs the proxies' networks in http.trusted_proxies"
+    if is_loopback(host):
+        return
+    if auth_mode == "open":
+        yield (
+            f'http.bind = "{http.bind}" reaches beyond loopback, where auth.mode = "open" would give '
+            "everybody everything: bind to 127.0.0.1"
+        )
+    elif not http.behind_proxy:
+        yield f'http.bind = "{http.bind}" reaches beyond loopback without TLS: set http.behind_proxy'
+
+
+def dimse_refusals(dimse: DimseSettings) -> Iterator[str]:
+    """Why the DICOM listener may not start so."""
+    if not dimse.bind:
+        return
+    host, _ = host_port(dimse.bind, "dimse.bind")
+    for title in (dimse.ae_title, *(peer.ae_title for peer in dimse.peers)):
+        if (
+            not 1 <= len(title.strip()) <= 16
+            or not title.isascii()
+            or "\\" in title
+            or not title.isprintable()
+        ):
+            yield f"dimse: {title!r} is not an AE title (1 to 16 printable ASCII characters, no backslash)"
+    for peer in dimse.peers:
+        for text in peer.networks:
+            network(text, f"dimse.peers {peer.ae_title}")
+    if is_loopback(host):
+        return
+    if not dimse.peers:
+        yield f'dimse.bind = "{dimse.bind}" reaches beyond loopback: name the peers in dimse.peers'
+    for peer in dimse.peers:
+        if not peer.networks:
+            yield f"dimse.peers {peer.ae_title}: beyond loopback a peer needs its networks (CIDR)"
+    if not dimse.allow_plaintext:
+        yield (
+            f'dimse.bind = "{dimse.bind}" reaches beyond loopback without TLS: '
+            "set dimse.allow_plaintext = true to accept that"
+        )
+
+
+def file_system(path: Path, mounts: Path = MOUNTS) -> str:
+    """The type of the file system that holds ``path`` (``ext4``), "" where unknown."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    resolved = path.resolve()
+    best, kind = -1, ""
+    for line in lines:
+        _, point, found, *_ = line.split(" ")
+        # octal escapes: a space is \040
+        mounted = Path(point.encode("latin-1", "surrogateescape").decode("unicode_escape"))
+        if resolved.is_relative_to(mounted) and len(mounted.parts) >= best:
+            best, kind = len(mounted.parts), found
+    return kind
+
+
+def storage_refusals(settings: Settings, kind_of: Callable[[Path], str] = file_system) -> Iterator[str]:
+    """Why data may not be kept so."""
+    url = settings.database
+    if not url.startswith(("sqlite:///", "postgresql://")):
+        yield "database_url must start with sqlite:/// or postgresql://"
+    if settings.storage_url and not settings.storage_url.startswith("file:///"):
+        yield "storage_url must start with file:/// in this release"
+    database = settings.sqlite_path
+    if database is None:
+        return
+    # A relative database path is below data_dir: one file system for both in practice,
+    # but the write lock stands in data_dir whatever the database's place.
+    for name, path in (("data_dir", settings.data), ("database_url", database.parent)):
+        kind = kind_of(path)
+        if kind in NETWORK_FILE_SYSTEMS:
+            yield (
+                f"{name} is on {kind}, where SQLite's locks do not hold: "
+                "use a local disk, or PostgreSQL in database_url"
+            )
+            return
+
+
+def refusals(settings: Settings) -> list[str]:
+    """Every reason not to start with these settings; empty when all is well."""
+    found: list[str] = []
+    parts: list[Iterator[str]] = [
+        http_refusals(settings.http, settings.auth.mode),
+        dimse_refusals(settings.dimse),
+        storage_refusals(settings),
+    ]
+    for part in parts:
+        try:
+            found.extend(part)
+        except SettingsError as error:
+            found.append(str(error))
+    return found
+
+
+def check(settings: Settings) -> None:
+    """SettingsError with the first refusal, if any."""
+    for reason in refusals(settings):
+        raise SettingsError(reason)
