@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One association of a peer with us: negotiation, messages, data sets to the spool."""
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from pynetdicom import evt
+from pynetdicom._globals import APPLICATION_CONTEXT_NAME
+from pynetdicom.acse import ACSE
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.dimse_primitives import C_CANCEL, DimseServiceType
+from pynetdicom.pdu_primitives import P_DATA, SCP_SCU_RoleSelectionNegotiation
+
+from archive.access import Principal
+from gateway.dimse.admission import Connection
+from gateway.dimse.negotiation import ACCEPTED, negotiate
+from gateway.dimse.pdu import PduRefused
+from gateway.dimse.store import Reception
+from gateway.dimse.upper_layer import DataTransfer, UpperLayer
+
+if TYPE_CHECKING:
+    from gateway.dimse.server import DimseServer
+
+log = logging.getLogger(__name__)
+
+_COMMAND_LIMIT_BYTES = 64 * 1024
+_IDENTIFIER_LIMIT_BYTES = 1024 * 1024  # data sets that are not stored: queries, requests
+_CANCELS = 10
+_TIMER_CHECK_S = 0.5
+
+# (result, source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21.
+Rejection = tuple[int, int, int]
+APPLICATION_CONTEXT_NOT_SUPPORTED: Rejection = (1, 1, 2)
+CALLING_AE_TITLE_NOT_RECOGNIZED: Rejection = (1, 1, 3)
+CALLED_AE_TITLE_NOT_RECOGNIZED: Rejection = (1, 1, 7)
+LOCAL_LIMIT_EXCEEDED: Rejection = (2, 3, 2)
+
+
+class Negotiator(ACSE):  # type: ignore[misc]
+    """Decides on an association request (PS3.8 7.1)."""
+
+    def _negotiate_as_acceptor(self) -> None:
+        association: PeerAssociation = self.assoc
+        request = association.requestor.primitive
+        association.requestor.ae_title = request.calling_ae_title
+        rejection = association.why_rejected()
+        if rejection is not None:
+            log.warning(
+                "association of %s from %s rejected: result %d, source %d, reason %d",
+                request.calling_ae_title, association.peer_address, *rejection,
+            )
+            self.send_reject(*rejection)
+            association.kill()
+            return
+        answers = negotiate(request.presentation_context_definition_list)
+        accepted = [context for context in answers if context.result == ACCEPTED]
+        association._accepted_cx = {context.context_id: context for context in accepted}
+        association._rejected_cx = [context for context in answers if context.result != ACCEPTED]
+        self._answer_roles({str(context.abstract_syntax) for context in accepted})
+        self.send_accept()
+        association.is_established = True
+        evt.trigger(association, evt.EVT_ESTABLISHED, {})
+
+    def _answer_roles(self, accepted: set[str]) -> None:
+        """We are SCP only: the peer's SCU role is granted, its SCP role is not (PS3.7 D.3.3.4)."""
+        for uid, asked in self.requestor.role_selection.items():
+            if str(uid) in accepted:
+                role = SCP_SCU_RoleSelectionNegotiation()
+                role.sop_class_uid = uid
+                role.scu_role = bool(asked.scu_role)
+                role.scp_role = False
+                self.acceptor.add_negotiation_item(role)
+
+
+class Messages(DIMSEServiceProvider):  # type: ignore[misc]
+    """Puts messages together (PS3.7 6.3). The data set of a C-STORE goes to the spool
+    fragment by fragment, as it comes; it is never in memory."""
+
+    message: DIMSEMessage | None
+
+    def __init__(self, assoc: "PeerAssociation", open_reception: Callable[..., Reception]) -> None:
+        super().__init__(assoc)
+        self._open_reception = open_reception
+        self._reception: Reception | None = None
+        self._unserved: list[Reception] = []
+        self._lock = threading.Lock()
+        self._served = threading.Event()
+
+    def receive_primitive(self, primitive: DataTransfer) -> None:
+        """Take the values of one data PDU. Called by the upper layer's thread only."""
+        try:
+            for context_id, control, fragment in primitive.values:
+                self._take(context_id, control, fragment)
+        except PduRefused as refusal:
+            self.dul._refuse(str(refusal))
+        except Exception as error:
+            log.debug("undecodable message", exc_info=True)
+            self.dul._refuse(f"a message cannot be decoded ({type(error).__name__})")
+
+    def _take(self, context_id: int, control: int, fragment: memoryview) -> None:
+        is_command, is_last = bool(control & 1), bool(control & 2)
+        message = self.message
+        if message is None:
+            if not is_command:
+                raise PduRefused("a data set without a command")
+            message = self.message = DIMSEMessage()
+        elif message.context_id not in (None, context_id):
+            raise PduRefused("one message in two presentation contexts")
+        if not is_command:
+            self._take_data(message, fragment)
+            if is_last:
+                self._complete(message)
+            return
+        if message.context_id is not None:
+            raise PduRefused("a second command in one message")
+        if message.encoded_command_set.tell() + len(fragment) > _COMMAND_LIMIT_BYTES:
+            raise PduRefused("the command set is too long")
+        values = P_DATA()
+        values.presentation_data_value_list = [[context_id, bytes([control]) + bytes(fragment)]]
+        if message.decode_msg(values):
+            self._complete(message)  # a command without a data set
+        elif is_last and isinstance(message, C_STORE_RQ):
+            self._reception = self._open(message, context_id)
+
+    def _open(self, message: C_STORE_RQ, context_id: int) -> Reception:
+        context = self.assoc._accepted_cx.get(context_id)
+        if context is None:
+            raise PduRefused("a presentation context that was not accepted")
+        command = message.command_set
+        reception = self._open_reception(
+            sop_class_uid=str(command.AffectedSOPClassUID),
+            sop_instance_uid=str(command.AffectedSOPInstanceUID),
+            transfer_syntax_uid=str(context.transfer_syntax[0]),
+        )
+        with self._lock:
+            self._unserved.append(reception)
+        return reception
+
+    def _take_data(self, message: DIMSEMessage, fragment: memoryview) -> None:
+        if message.context_id is None:
+            raise PduRefused("a data set before the end of its command")
+        if self._reception is not None:
+            self._reception.write(fragment)
+        elif message.data_set.tell() + len(fragment) > _IDENTIFIER_LIMIT_BYTES:
+            raise PduRefused("the identifier is too long")
+        else:
+            message.data_set.write(fragment)
+
+    def _complete(self, message: DIMSEMessage) -> None:
+        request = message.message_to_primitive()
+        request.reception = self._reception
+        self.message, self._reception = None, None
+        if isinstance(request, C_CANCEL):
+            if len(self.cancel_req) < _CANCELS:
+                self.cancel_req[request.MessageIDBeingRespondedTo] = request
+            return
+        if request.reception is not None:
+            request.DataSet = BytesIO()  # the library wants one; the bytes are in the spool
+        self._served.clear()
+        self.msg_queue.put((message.context_id, request))
+        self.assoc.work.set()
+
+    def is_behind(self) -> bool:
+        """Whether a message waits beside the one that is being served."""
+        return bool(self.msg_queue.qsize() > 0)
+
+    def wait_until_served(self, timeout_s: float) -> None:
+        """Until the waiting message was taken."""
+        self._served.wait(timeout_s)
+
+    def next_request(self) -> tuple[int, DimseServiceType] | None:
+        """The message that waits, if one does."""
+        context_id, request = self.get_msg(block=False)
+        self._served.set()
+        if context_id is None or request is None:
+            return None
+        return context_id, request
+
+    def claim(self, reception: Reception) -> bool:
+        """Take over a reception to store it; False where the association ended first."""
+        with self._lock:
+            if reception not in self._unserved:
+                return False
+            self._unserved.remove(reception)
+            return True
+
+    def discard_unserved(self) -> None:
+        """Remove what was received and will not be answered any more. The upper layer's
+        thread calls it when it ends: nothing is written afterwards."""
+        with self._lock:
+            left, self._unserved = self._unserved, []
+        for reception in left:
+            reception.discard()
+
+
+class PeerAssociation(Association):  # type: ignore[misc]
+    """The acceptor's side of one association."""
+
+    is_established: bool
+
+    def __init__(self, server: "DimseServer", admitted: Connection) -> None:
+        super().__init__(server.ae, "acceptor")
+        self._server = server
+        self.admitted = admitted
+        self.principal: Principal | None = None
+        self.work = threading.Event()  # something arrived for _run_reactor
+        self.acse = Negotiator(self)
+        self.dul = UpperLayer(
+            self, timeout_s=server.settings.association_timeout_s,
+            maximum_length=server.settings.maximum_pdu_bytes,
+        )
+        self.dimse = Messages(self, partial(server.open_reception, self))
+        self.acse_timeout = server.ae.acse_timeout  # sets the timers of the new upper layer
+        self.network_timeout = server.ae.network_timeout
+
+    @property
+    def peer_address(self) -> str:
+        """The peer's IP address."""
+        return self.admitted.address
+
+    def run_reactor(self) -> None:
+        try:
+            super().run_reactor()
+        except Exception:  # the library raises anything; one association's end is not the server's
+            log.exception("the association of %s ended by an error", self.peer_address)
+        finally:
+            self._server.ended(self)
+
+    def upper_layer_ended(self) -> None:
+        """The connection is closed. Called by the upper layer's thread as its last act."""
+        self.dimse.discard_unserved()
+        self.work.set()
+
+    def _run_reactor(self) -> None:
+        """Serve until the peer releases, aborts or falls silent.
+
+        The library's loop looks every millisecond; this one waits to be told.
+        """
+        self._is_paused = False
+        while not self._kill:
+            self.work.wait(_TIMER_CHECK_S)
+            self.work.clear()
+            while not self._kill and (found := self.dimse.next_request()) is not None:
+                context_id, request = found
+                self._serve_request(request, context_id)
+                self.dul._idle_timer.restart()  # storing took its time; the peer was not silent
+            if self.is_established and self.acse.is_release_requested():
+                self.acse.send_release(is_response=True)
+                self.is_released = True
+                self.is_established = False
+                self.kill()
+            elif self.acse.is_aborted():
+                self.is_aborted = True
+                self.is_established = False
+                self.kill()
+            elif not self.dul.is_alive():
+                self.kill()
+            elif self.dul.idle_timer_expired():
+                log.warning("%s was silent for too long: association aborted", self.peer_address)
+                self.abort()
+
+    def why_rejected(self) -> Rejection | None:
+        """None where the peer may associate; sets :attr:`principal` then."""
+        request = self.requestor.primitive
+        if str(request.application_context_name) != APPLICATION_CONTEXT_NAME:
+            return APPLICATION_CONTEXT_NOT_SUPPORTED
+        self.principal = self._server.peers.principal(request.calling_ae_title, self.peer_address)
+        if self.principal is None:
+            return CALLING_AE_TITLE_NOT_RECOGNIZED
+        if request.called_ae_title.strip() != self._server.ae_title:
+            return CALLED_AE_TITLE_NOT_RECOGNIZED
+        if not self._server.admission.establish(self.admitted):
+            return LOCAL_LIMIT_EXCEEDED
+        return None

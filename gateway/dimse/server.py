@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The DICOM listener: C-ECHO and C-STORE on a socket that was opened for us."""
+
+import contextlib
+import errno
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from socketserver import TCPServer
+from typing import TYPE_CHECKING
+
+from pynetdicom import _config, evt
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.transport import AddressInformation, AssociationServer, RequestHandler
+
+from gateway.dimse.admission import Admission
+from gateway.dimse.association import PeerAssociation
+from gateway.dimse.echo import on_c_echo
+from gateway.dimse.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from gateway.dimse.peers import PeerTable
+from gateway.dimse.store import Reception, on_c_store
+from gateway.dimse.upper_layer import DeadlineSocket
+from gateway.settings import DimseSettings
+
+if TYPE_CHECKING:
+    from archive.service import Archive
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 30.0  # how long associations may go on after the listener is told to stop
+_BACKLOG = 128
+_OUT_OF_DESCRIPTORS_WAIT_S = 0.2
+
+
+class _Handler(RequestHandler):  # type: ignore[misc]
+    """Starts the threads of one admitted connection."""
+
+    server: "DimseServer"
+
+    def handle(self) -> None:
+        self.server.start_association(self.request, self.client_address)
+
+
+class DimseServer(AssociationServer):  # type: ignore[misc]
+    """pynetdicom's server on an inherited socket, with our associations."""
+
+    socket: socket.socket
+
+    def __init__(self, archive: "Archive", listener: socket.socket, settings: DimseSettings) -> None:
+        _configure_library()
+        self.archive = archive
+        self.settings = settings
+        self.peers = PeerTable(settings.peers)
+        self.admission = Admission(settings.maximum_associations, settings.associations_per_address)
+        self._listener = listener
+        self._associations: set[PeerAssociation] = set()
+        self._changed = threading.Condition()
+        entity = ApplicationEntity(settings.ae_title)
+        entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        entity.maximum_pdu_size = settings.maximum_pdu_bytes
+        entity.acse_timeout = settings.association_timeout_s
+        entity.network_timeout = settings.idle_timeout_s
+        super().__init__(entity, listener.getsockname(), settings.ae_title.strip(), [],
+                         request_handler=_Handler)
+        self.bind(evt.EVT_C_ECHO, on_c_echo)
+        self.bind(evt.EVT_C_STORE, on_c_store, [archive])
+
+    def server_bind(self) -> None:
+        """Take the inherited socket in place of the one that TCPServer made."""
+        self.socket.close()
+        self.socket = self._listener
+        # Another process may take the connection between select and accept.
+        self.socket.setblocking(False)
+        self.server_address = self.socket.getsockname()
+
+    def server_activate(self) -> None:
+        self.socket.listen(_BACKLOG)
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        try:
+            return self.socket.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                log.error("no descriptors left: a DICOM connection waits")
+                time.sleep(_OUT_OF_DESCRIPTORS_WAIT_S)
+            raise
+
+    def start_association(self, connection: socket.socket, address: tuple[str, int]) -> None:
+        """Count the connection, then start its threads; before that it costs nothing."""
+        connection.settimeout(self.settings.association_timeout_s)
+        admitted = self.admission.admit(address[0], lambda: _hang_up(connection))
+        try:
+            association = PeerAssociation(self, admitted)
+            association.set_socket(
+                DeadlineSocket(association, connection, self.settings.association_timeout_s)
+            )
+            association.acceptor.maximum_length = self.settings.maximum_pdu_bytes
+            association.acceptor.ae_title = self.ae_title
+            association.acceptor.address_info = AddressInformation.from_tuple(self.server_address)
+            association.acceptor.implementation_class_uid = self.ae.implementation_class_uid
+            association.acceptor.implementation_version_name = self.ae.implementation_version_name
+            association.requestor.address_info = AddressInformation.from_tuple(address)
+            association.bind(evt.EVT_C_ECHO, *self._handlers[evt.EVT_C_ECHO])
+            association.bind(evt.EVT_C_STORE, *self._handlers[evt.EVT_C_STORE])
+            with self._changed:
+                self._associations.add(association)
+            association.start()
+        except BaseException:
+            self.admission.leave(admitted)
+            _hang_up(connection)
+            connection.close()
+            raise
+
+    def ended(self, association: PeerAssociation) -> None:
+        """Called by the association's thread as its last act."""
+        self.admission.leave(association.admitted)
+        with self._changed:
+            self._associations.discard(association)
+            self._changed.notify_all()
+
+    def open_reception(
+        self, association: PeerAssociation, *, sop_class_uid: str, sop_instance_uid: str,
+        transfer_syntax_uid: str,
+    ) -> Reception:
+        """A place in the spool for the data set that follows."""
+        return Reception(
+            self.archive.stage, sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid, source_ae_title=association.requestor.ae_title.strip(),
+        )
+
+    def stop_accepting(self) -> None:
+        """End :meth:`serve_forever` and close the listener; associations go on."""
+        TCPServer.shutdown(self)  # the library's own also wants to be in a list of its entity
+        self.socket.close()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """One connection failed to start; the server goes on."""
+        log.exception("a DICOM connection could not be started")
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait for running associations to end; abort those that do not."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            self._changed.wait_for(lambda: not self._associations, timeout_s)
+            left = list(self._associations)
+        for association in left:
+            log.warning("association of %s aborted: the server stops", association.peer_address)
+            association.abort(block=False)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._associations, max(1.0, deadline - time.monotonic()))
+
+
+def serve(
+    archive: "Archive",
+    listener: socket.socket,
+    settings: DimseSettings,
+    ready: Callable[[], None],
+    stop: threading.Event,
+    *,
+    drain_s: float = DRAIN_S,
+) -> None:
+    """Serve DICOM on ``listener`` (bound already) until ``stop`` is set.
+
+    ``ready`` is called once peers are answered. On stop no new association is taken and
+    running ones have ``drain_s`` seconds to end.
+    """
+    server = DimseServer(archive, listener, settings)
+    accepting = threading.Thread(target=server.serve_forever, args=(0.2,), name="dimse-accept", daemon=True)
+    accepting.start()
+    ready()
+    try:
+        stop.wait()
+    finally:
+        server.stop_accepting()
+        accepting.join()
+        server.drain(drain_s)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """End a connection whose threads may be reading from it: they see its end."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _configure_library() -> None:
+    """pynetdicom's settings are of the process. Its "standard" handlers would format
+    every message for a log that must not hold it."""
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.UNRESTRICTED_STORAGE_SERVICE = True

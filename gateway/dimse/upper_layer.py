@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""pynetdicom's upper layer, made fit for a hostile network (PS3.8).
+
+pynetdicom keeps the state machine; replaced here is what reads from the socket. As
+shipped it buffers PDUs of any length without a deadline (its issue 1086), leaves
+Nagle's algorithm on, copies every data PDU four times and polls each association a
+thousand times a second.
+"""
+
+import contextlib
+import logging
+import queue
+import select
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.transport import AssociationSocket
+
+from gateway.dimse.pdu import (
+    HEADER_BYTES,
+    PduRefused,
+    PduType,
+    check_association_request,
+    data_values,
+    read_header,
+)
+
+if TYPE_CHECKING:
+    from gateway.dimse.association import PeerAssociation
+
+log = logging.getLogger(__name__)
+
+_IDLE_POLL_S = 0.5  # how late a timer may be noticed; data and answers wake at once
+_TCP_QUICKACK = getattr(socket, "TCP_QUICKACK", None) if sys.platform == "linux" else None
+
+# Events of the state machine, PS3.8 Table 9-10.
+_DATA_RECEIVED = "Evt10"
+_CONNECTION_CLOSED = "Evt17"
+_INVALID_PDU = "Evt19"
+_AWAITING_CLOSE = "Sta13"
+
+
+class DeadlinePassed(Exception):
+    """The peer began a PDU and did not finish it in time."""
+
+
+class ConnectionEnded(Exception):
+    """The peer closed the connection."""
+
+
+class DeadlineSocket(AssociationSocket):  # type: ignore[misc]
+    """A connection whose reads and writes end in time."""
+
+    def __init__(self, assoc: "PeerAssociation", client_socket: socket.socket, timeout_s: float) -> None:
+        super().__init__(assoc, client_socket=client_socket)
+        self._timeout_s = timeout_s
+        client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._poll = select.poll()  # select() fails from descriptor 1024 on
+        self._poll.register(client_socket, select.POLLIN)
+        self._poll.register(self._wake_reader, select.POLLIN)
+
+    def wake(self) -> None:
+        """End a :meth:`wait` of another thread: there is something to send."""
+        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: nobody waits
+            self._wake_writer.send(b"w")
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether something can be read (or the peer has closed) within ``timeout_s``."""
+        sock = self.socket
+        if sock is None or not self._is_connected:
+            return False
+        try:
+            found = self._poll.poll(timeout_s * 1000)
+            with contextlib.suppress(BlockingIOError):
+                self._wake_reader.recv(4096)
+            return any(descriptor == sock.fileno() for descriptor, _ in found)
+        except (OSError, ValueError):
+            return False
+
+    def release(self) -> None:
+        """Close what belongs to us beside the connection; nobody waits any more."""
+        self._wake_reader.close()
+        self._wake_writer.close()
+
+    @property
+    def ready(self) -> bool:
+        return self.wait(0)
+
+    def read(self, length: int, deadline: float) -> bytearray:
+        """Exactly ``length`` bytes before ``deadline`` (monotonic seconds).
+
+        Raises ConnectionEnded, DeadlinePassed. ``length`` was checked by the caller.
+        """
+        sock = self.socket
+        if sock is None:
+            raise ConnectionEnded
+        buffer = bytearray(length)
+        view = memoryview(buffer)
+        while view:
+            if _TCP_QUICKACK is not None:
+                # Linux forgets it after each answer. Without, a sender that leaves Nagle
+                # on (DCMTK as shipped) waits 40 ms twice for every small instance.
+                sock.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0:
+                raise DeadlinePassed
+            sock.settimeout(remaining_s)
+            try:
+                count = sock.recv_into(view)
+            except TimeoutError:
+                raise DeadlinePassed from None
+            except OSError:
+                raise ConnectionEnded from None
+            if not count:
+                raise ConnectionEnded
+            view = view[count:]
+        return buffer
+
+    def send(self, bytestream: bytes) -> None:
+        """Send all, or end the connection: a peer that does not read is not waited for."""
+        try:
+            if self.socket is None:
+                return
+            self.socket.settimeout(self._timeout_s)
+            self.socket.sendall(bytestream)
+        except OSError:
+            self.event_queue.put(_CONNECTION_CLOSED)
+
+
+class DataTransfer:
+    """A P-DATA-TF that stays in the buffer it was received in.
+
+    ``values``: (context id, message control header, fragment) each.
+    """
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: list[tuple[int, int, memoryview]]) -> None:
+        self.values = values
+
+    def to_primitive(self) -> "DataTransfer":
+        """The state machine's step from PDU to primitive: there is nothing to convert."""
+        return self
+
+
+class _Announced(queue.Queue[object]):
+    """A queue that tells its reader."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def put(self, item: object, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        self._tell()
+
+
+class UpperLayer(DULServiceProvider):  # type: ignore[misc]
+    """The upper layer service provider of one association."""
+
+    def __init__(self, assoc: "PeerAssociation", *, timeout_s: float, maximum_length: int) -> None:
+        super().__init__(assoc)
+        self._timeout_s = timeout_s
+        self._maximum_length = maximum_length
+        self._refused = False
+        self.to_user_queue = _Announced(assoc.work.set)
+        self._run_loop_delay = 0.0001  # it waits for the socket, not for the clock
+        self.daemon = True  # a stuck peer must not keep the process from ending
+
+    def run_reactor(self) -> None:
+        try:
+            super().run_reactor()
+        finally:
+            # Wakes the association where it waits for a request that will never come.
+            self.to_user_queue.put(None)
+            if self.socket is not None:
+                self.socket.release()
+            self.assoc.upper_layer_ended()
+
+    def send_pdu(self, primitive: object) -> None:
+        super().send_pdu(primitive)
+        if self.socket is not None:
+            self.socket.wake()
+
+    def _is_transport_event(self) -> bool:
+        connection = self.socket
+        if connection is None:
+            return False
+        if self.state_machine.current_state == _AWAITING_CLOSE and (self._refused or not connection.ready):
+            connection.close()
+            return True
+        if self.assoc.dimse.is_behind():
+            # A peer that sends on without waiting for its answers is slowed down by TCP.
+            self.assoc.dimse.wait_until_served(_IDLE_POLL_S)
+            return False
+        if connection.wait(_IDLE_POLL_S if self.event_queue.empty() else 0):
+            self._read_pdu_data()
+            return True
+        return False
+
+    def _read_pdu_data(self) -> None:
+        """Read one PDU and queue its event; refuses before it allocates."""
+        connection = self.socket
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            header = connection.read(HEADER_BYTES, deadline)
+            kind, length = read_header(header, self._maximum_length)
+            payload = connection.read(length, deadline)
+            if kind is PduType.DATA:
+                self._recv_pdu.put(DataTransfer(data_values(payload)))
+                self.event_queue.put(_DATA_RECEIVED)
+                return
+            if kind is PduType.ASSOCIATE_RQ:
+                check_association_request(payload)
+            pdu, event = self._decode_pdu(header + payload)
+        except ConnectionEnded:
+            self.event_queue.put(_CONNECTION_CLOSED)
+        except DeadlinePassed:
+            log.warning("a PDU from %s was not complete in time", self._peer())
+            self.event_queue.put(_CONNECTION_CLOSED)
+        except PduRefused as refusal:
+            self._refuse(str(refusal))
+        except Exception as error:
+            log.debug("undecodable PDU", exc_info=True)
+            self._refuse(f"a PDU cannot be decoded ({type(error).__name__})")
+        else:
+            self._recv_pdu.put(pdu)
+            self.event_queue.put(event)
+
+    def _refuse(self, why: str) -> None:
+        """Abort; whatever else the peer sends is not read any more."""
+        log.warning("%s from %s: association aborted", why, self._peer())
+        self._refused = True
+        self.event_queue.put(_INVALID_PDU)
+
+    def _peer(self) -> str:
+        address = self.assoc.requestor.address_info
+        return address.address if address is not None else "an unknown address"
