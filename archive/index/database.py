@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One index: SQLite or PostgreSQL behind the same few methods."""
+
+import logging
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import peewee
+from playhouse.pool import MaxConnectionsExceeded
+
+from archive.errors import Busy, StorageFailed
+from archive.index import migrations, sequence
+from archive.index.models import Models, make_models
+from archive.index.writer import SqliteWriter, WriteLock, refusal
+
+T = TypeVar("T")
+Dialect = Literal["sqlite", "postgresql"]
+
+POOL_CONNECTIONS = 16  # per process, PostgreSQL
+POOL_WAIT_S = 10
+STATEMENT_TIMEOUT_MS = 30_000
+RETRIES = 20
+
+# SQLSTATEs after which the same verb may succeed: serialization failure, deadlock.
+_RETRY = ("40001", "40P01")
+# Two verbs that both looked and both inserted: run again, the second finds the row.
+_UNIQUE_VIOLATION = "23505"
+_UNIQUE_RETRIES = 2
+_MIGRATION_LOCK = 0x436F7665_6D696772
+_NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "afs", "ceph", "gluster")
+
+log = logging.getLogger(__name__)
+
+
+class Index:
+    """Read in any thread through :meth:`read`, change through :meth:`write` only.
+
+    Open it after a fork. ``models`` are bound to it; ``database`` is peewee's, without
+    automatic connections.
+    """
+
+    dialect: Dialect
+    models: Models
+
+    def __init__(self, database: Any, dialect: Dialect, run_dir: Path) -> None:
+        """Use :meth:`open`."""
+        self.database = database
+        self.dialect = dialect
+        self.models = make_models(database)
+        self._run_dir = run_dir
+
+    @staticmethod
+    def open(url: str, *, run_dir: Path) -> "Index":
+        """The index at ``sqlite:///relative``, ``sqlite:////absolute`` or ``postgresql://…``.
+
+        Nothing is created but the SQLite file; call :meth:`migrate` once before use.
+        Raises StoreTooNew, StorageFailed (unreachable, or SQLite on a network share).
+        """
+        run_dir.mkdir(parents=True, exist_ok=True)
+        scheme, _, rest = url.partition("://")
+        if scheme == "sqlite":
+            return SqliteIndex(Path(unquote(rest.removeprefix("/"))), run_dir)
+        if scheme in ("postgresql", "postgres"):
+            return PostgresIndex("postgresql://" + rest, run_dir)
+        raise ValueError(f"no database is known as {scheme!r}")
+
+    def migrate(self) -> None:
+        """Bring the schema to this release's; an older SQLite file is copied first."""
+        raise TypeError("an index has a dialect")
+
+    def write(self, verb: Callable[[], T]) -> T:
+        """Run ``verb`` in a transaction, all or nothing; return once it is durable.
+
+        On SQLite it runs in the process's writer thread, in its own savepoint of a
+        group; on PostgreSQL in this thread, serializable, again after a conflict.
+        So it must not wait for other threads, and have no effect but on the database.
+        What it raises is raised here. Raises StorageFull, StorageFailed, Busy.
+        """
+        raise TypeError("an index has a dialect")
+
+    def read(self) -> AbstractContextManager[Any]:
+        """The database with a connection for this thread. Each statement sees the latest
+        commit; fetch a page at a time, since an open cursor keeps the WAL from shrinking."""
+        raise TypeError("an index has a dialect")
+
+    def data_version(self) -> str:
+        """A token that differs once any process has committed a change; cheap, any thread."""
+        raise TypeError("an index has a dialect")
+
+    def sequence(self) -> int:
+        """Number audit events and changes that have no ``seq`` yet; returns how many.
+        Every :meth:`write` does it; this is for what a dead process left."""
+        return self.write(lambda: sequence.assign(self.database, self.dialect))
+
+    def schema_version(self) -> int:
+        """0 for an empty database. Raises StoreTooNew."""
+        with self.read() as database:
+            return migrations.current_version(database)
+
+    def close(self) -> None:
+        """Finish queued writes and give back connections."""
+        raise TypeError("an index has a dialect")
+
+
+class SqliteIndex(Index):
+    """One file in WAL mode; a kept connection per thread, one writer thread."""
+
+    def __init__(self, path: Path, run_dir: Path) -> None:
+        self._path = path.absolute()
+        if kind := _network_file_system(self._path.parent):
+            raise StorageFailed(f"SQLite cannot live on a network file system ({kind})")
+        database = peewee.SqliteDatabase(
+            str(self._path),
+            pragmas=(
+                ("busy_timeout", 10_000),
+                ("journal_mode", "wal"),
+                ("synchronous", "full"),
+                ("foreign_keys", 1),
+                ("recursive_triggers", 1),  # or REPLACE would pass by the delete triggers
+                ("wal_autocheckpoint", 0),  # the writer thread does it, outside the lock
+                ("cache_size", -16_000),
+                ("temp_store", 2),
+            ),
+            autoconnect=False,
+        )
+        super().__init__(database, "sqlite", run_dir)
+        self._lock_path = run_dir / "write.lock"
+        self._writer = SqliteWriter(
+            database,
+            self._lock_path,
+            before_commit=lambda: sequence.assign(database, "sqlite"),
+            wal_path=Path(f"{self._path}-wal"),
+        )
+        # data_version is a connection's own: only one connection gives comparable tokens.
+        self._watch: sqlite3.Connection | None = None
+        self._watch_lock = threading.Lock()
+        self.schema_version()
+
+    def migrate(self) -> None:
+        lock = WriteLock(self._lock_path)
+        try:
+            with lock, self.read() as database:
+                version = migrations.current_version(database)
+                if 0 < version < migrations.LATEST:
+                    self._snapshot(version)
+                while version < migrations.LATEST:
+                    with database.atomic("IMMEDIATE"):
+                        migrations.apply_next(database, self.dialect, version)
+                    version += 1
+        finally:
+            lock.close()
+
+    def write(self, verb: Callable[[], T]) -> T:
+        return self._writer.run(verb)
+
+    @contextmanager
+    def read(self) -> Iterator[Any]:
+        try:
+            self.database.connect(reuse_if_open=True)
+        except peewee.PeeweeException as error:
+            raise refusal(error) from error
+        yield self.database
+
+    def data_version(self) -> str:
+        with self._watch_lock:
+            if self._watch is None:
+                self._watch = sqlite3.connect(
+                    f"file:{self._path}?mode=ro", uri=True, check_same_thread=False, isolation_level=None
+                )
+            return str(self._watch.execute("PRAGMA data_version").fetchone()[0])
+
+    def close(self) -> None:
+        self._writer.close()
+        with self._watch_lock:
+            if self._watch is not None:
+                self._watch.close()
+                self._watch = None
+        if not self.database.is_closed():
+            self.database.close()
+
+    def _snapshot(self, version: int) -> None:
+        """A copy beside the file, durable before the first statement of a migration."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        copy = self._path.with_name(f"{self._path.name}.v{version}-{stamp}")
+        target = sqlite3.connect(copy)
+        try:
+            target.execute("PRAGMA synchronous = full")
+            self.database.connection().backup(target)
+        finally:
+            target.close()
+
+
+class PostgresIndex(Index):
+    """A bounded pool of connections; verbs are serializable and run again on conflict."""
+
+    def __init__(self, url: str, run_dir: Path) -> None:
+        from playhouse.postgres_ext import PooledPsycopg3Database  # needs psycopg only where it is used
+
+        if not urlsplit(url).path.strip("/"):
+            raise ValueError("the database URL names no database")
+        database = PooledPsycopg3Database(
+            url,
+            max_connections=POOL_CONNECTIONS,
+            stale_timeout=600,
+            timeout=POOL_WAIT_S,
+            autoconnect=False,
+            connect_timeout=10,
+            application_name="coverslip",
+            options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+        )
+        super().__init__(database, "postgresql", run_dir)
+        self._numbering = threading.Lock()
+        self._ticket_lock = threading.Lock()
+        self._issued = 0  # tickets: writes committed so far
+        self._numbered = 0  # writes that a finished round of the sequencer covers
+        self.schema_version()
+
+    def migrate(self) -> None:
+        with self.read() as database, database.atomic():
+            database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            version = migrations.current_version(database)
+            while version < migrations.LATEST:
+                migrations.apply_next(database, self.dialect, version)
+                version += 1
+
+    def write(self, verb: Callable[[], T]) -> T:
+        with self.read() as database:
+            if database.in_transaction():  # within a verb: part of it
+                return verb()
+            result = self._retried(database, verb, "SERIALIZABLE")
+            with self._ticket_lock:
+                self._issued += 1
+                ticket = self._issued
+            with self._numbering:
+                # A round that began after our commit has seen our rows: fsyncs are shared.
+                if self._numbered < ticket:
+                    with self._ticket_lock:
+                        covered = self._issued
+                    self._retried(database, lambda: sequence.assign(database, "postgresql"), "READ COMMITTED")
+                    self._numbered = covered
+            return result
+
+    def sequence(self) -> int:
+        with self.read() as database:
+            return self._retried(database, lambda: sequence.assign(database, "postgresql"), "READ COMMITTED")
+
+    @contextmanager
+    def read(self) -> Iterator[Any]:
+        outermost = self.database.is_closed()
+        if outermost:
+            try:
+                self.database.connect()
+            except MaxConnectionsExceeded as error:
+                raise Busy("all database connections are in use") from error
+            except peewee.OperationalError as error:
+                raise StorageFailed("the database cannot be reached") from error
+        try:
+            yield self.database
+        finally:
+            if outermost:
+                self.database.close()
+
+    def data_version(self) -> str:
+        with self.read() as database:
+            # The text of a snapshot changes exactly when what is visible changes.
+            return str(database.execute_sql("SELECT pg_current_snapshot()::text").fetchone()[0])
+
+    def close(self) -> None:
+        self.database.close_all()
+
+    def _retried(self, database: Any, verb: Callable[[], T], isolation: str) -> T:
+        unique_left = _UNIQUE_RETRIES
+        for attempt in range(RETRIES):
+            try:
+                with database.atomic(isolation):
+                    return verb()
+            except peewee.PeeweeException as error:
+                state = _sqlstate(error)
+                unique_left -= state == _UNIQUE_VIOLATION
+                again = state in _RETRY or (state == _UNIQUE_VIOLATION and unique_left >= 0)
+                if not again:
+                    raise refusal(error) from error
+            time.sleep(random.uniform(0, min(0.2, 0.002 * 2**attempt)))
+        raise Busy("the database could not serialise a change")
+
+
+def _sqlstate(error: BaseException) -> str:
+    """PostgreSQL's code for what went wrong; peewee wraps the driver's exception."""
+    inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else error.__context__
+    return str(getattr(inner, "sqlstate", None) or "")
+
+
+def _network_file_system(folder: Path) -> str:
+    """The type of the network file system that a folder is on; empty for a local one."""
+    try:
+        device = folder.stat().st_dev
+        mounts = Path("/proc/self/mountinfo").read_text()
+    except OSError:
+        return ""  # not Linux, or no such folder: SQLite will say so itself
+    wanted = f"{device >> 8 & 0xFFF}:{device & 0xFF | device >> 12 & 0xFFF00}"
+    for line in mounts.splitlines():
+        fields, _, rest = line.partition(" - ")
+        if fields.split()[2] == wanted and rest.startswith(_NETWORK_FILE_SYSTEMS):
+            return rest.split()[0]
+    return ""
