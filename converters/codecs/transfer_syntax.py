@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transfer syntaxes by the family of their codec (PS3.5 Section 10, Annex A)."""
+
+from enum import StrEnum
+
+IMPLICIT_LE = "1.2.840.10008.1.2"
+EXPLICIT_LE = "1.2.840.10008.1.2.1"
+DEFLATED_LE = "1.2.840.10008.1.2.1.99"
+EXPLICIT_BE = "1.2.840.10008.1.2.2"
+JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+JPEG_LOSSLESS = "1.2.840.10008.1.2.4.57"
+JPEG_LOSSLESS_SV1 = "1.2.840.10008.1.2.4.70"
+JPEG_LS_LOSSLESS = "1.2.840.10008.1.2.4.80"
+JPEG_LS_NEAR_LOSSLESS = "1.2.840.10008.1.2.4.81"
+JPEG2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
+JPEG2000 = "1.2.840.10008.1.2.4.91"
+JPEGXL_LOSSLESS = "1.2.840.10008.1.2.4.110"
+JPEGXL_RECOMPRESSION = "1.2.840.10008.1.2.4.111"
+JPEGXL = "1.2.840.10008.1.2.4.112"
+HTJ2K_LOSSLESS = "1.2.840.10008.1.2.4.201"
+HTJ2K_LOSSLESS_RPCL = "1.2.840.10008.1.2.4.202"
+HTJ2K = "1.2.840.10008.1.2.4.203"
+RLE_LOSSLESS = "1.2.840.10008.1.2.5"
+
+
+class Family(StrEnum):
+    NATIVE = "native"
+    JPEG = "jpeg"
+    JPEG_LS = "jpegls"
+    JPEG2000 = "jpeg2000"
+    HTJ2K = "htj2k"
+    JPEGXL = "jpegxl"
+    RLE = "rle"
+
+
+FAMILY = {
+    IMPLICIT_LE: Family.NATIVE,
+    EXPLICIT_LE: Family.NATIVE,
+    DEFLATED_LE: Family.NATIVE,
+    EXPLICIT_BE: Family.NATIVE,
+    JPEG_BASELINE: Family.JPEG,
+    JPEG_EXTENDED: Family.JPEG,
+    JPEG_LOSSLESS: Family.JPEG,
+    JPEG_LOSSLESS_SV1: Family.JPEG,
+    JPEG_LS_LOSSLESS: Family.JPEG_LS,
+    JPEG_LS_NEAR_LOSSLESS: Family.JPEG_LS,
+    JPEG2000_LOSSLESS: Family.JPEG2000,
+    JPEG2000: Family.JPEG2000,
+    HTJ2K_LOSSLESS: Family.HTJ2K,
+    HTJ2K_LOSSLESS_RPCL: Family.HTJ2K,
+    HTJ2K: Family.HTJ2K,
+    JPEGXL_LOSSLESS: Family.JPEGXL,
+    JPEGXL_RECOMPRESSION: Family.JPEGXL,
+    JPEGXL: Family.JPEGXL,
+    RLE_LOSSLESS: Family.RLE,
+}
+"""What :func:`converters.codecs.decode` reads. A deflated data set's frames are native
+once inflated, as the archive keeps them."""
+
+LOSSLESS_ENCODERS = frozenset(
+    {
+        IMPLICIT_LE,
+        EXPLICIT_LE,
+        JPEG_LS_LOSSLESS,
+        JPEG2000_LOSSLESS,
+        HTJ2K_LOSSLESS,
+        HTJ2K_LOSSLESS_RPCL,
+        JPEGXL_LOSSLESS,
+        RLE_LOSSLESS,
+    }
+)
+"""What :func:`converters.codecs.encode` writes without loss."""
+
+LOSSY_ENCODERS = frozenset({JPEG_BASELINE, JPEG2000})
