@@ -99,6 +99,7 @@ def setup(role: str, level: str = "info") -> None:
     for name in OURS:
         logging.getLogger(name).setLevel(level.upper())
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a failing handler would print the record, values and all
     log = logging.getLogger("gateway.logs")
 
     def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -116,3 +117,8 @@ def setup(role: str, level: str = "info") -> None:
     sys.excepthook = uncaught
     threading.excepthook = uncaught_in_thread
     sys.unraisablehook = unraisable
+
+
+def log_fault(error: BaseException) -> None:
+    """A fault of ours at the outermost edge: one line with type and frames."""
+    logging.getLogger("gateway").critical("a fault of Coverslip", exc_info=error)

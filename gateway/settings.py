@@ -64,6 +64,17 @@ class HttpSettings:
         "CIDR networks of the proxies whose X-Forwarded-For and X-Forwarded-Proto count.",
         example='["10.1.0.5/32"]',
     )
+    trusted_hosts: tuple[str, ...] = _set(
+        (),
+        "Further names that a request's Host header may carry, beside this machine's loopback names "
+        "and the one of `public_url`.",
+        example='["archive.lab.example"]',
+    )
+    cors_origins: tuple[str, ...] = _set(
+        (),
+        "Origins of viewers served elsewhere that may use the DICOMweb services from a browser.",
+        example='["https://viewer.example.org"]',
+    )
     workers: int = _set(2, "Web server processes.", minimum=1)
     threads: int = _set(32, "Requests that one process works on at once.", minimum=4)
     slow_connections: int = _set(

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``web``, ``dimse``, ``worker``, ``watch``: one role each, alone or under ``serve``."""
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from gateway import process
+from gateway.cli.options import Given, common
+from gateway.settings import Settings
+from gateway.settings_check import check
+
+
+def _role(name: str, help_: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A command for a role: its settings checked, ``ready`` and ``--fd`` for the supervisor."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        @click.option("--ready-fd", type=int, hidden=True, help="Pipe to say ready on.")
+        @click.option("--fd", type=int, hidden=True, help="Inherited listening socket.")
+        @common
+        def command(given: Given, ready_fd: int | None, fd: int | None, **rest: Any) -> None:
+            settings = given.settings(name)
+            check(settings)
+            settings.run_dir.mkdir(parents=True, exist_ok=True)
+            function(settings, fd, process.Ready(ready_fd), **rest)
+
+        return click.command(name, help=help_)(command)
+
+    return make
+
+
+def _listener(fd: int | None, bind: str, key: str) -> socket.socket:
+    from gateway.supervisor import listen
+
+    return listen(bind, key) if fd is None else socket.socket(fileno=fd)
+
+
+@_role("web", "Serve DICOMweb, the API and the viewer.\n\nExample: coverslip web --data ./data")
+def web(settings: Settings, fd: int | None, ready: Callable[[], None]) -> None:
+    from gateway import compose
+    from gateway import web as server
+
+    listener = _listener(fd, settings.http.bind, "http.bind")
+    server.serve(settings, listener, lambda: compose.web_app(settings), ready)
+
+
+@_role("dimse", "Listen for DICOM associations.\n\nExample: coverslip dimse --data ./data")
+def dimse(settings: Settings, fd: int | None, ready: Callable[[], None]) -> None:
+    from gateway import compose
+    from gateway.dimse import server
+
+    listener = _listener(fd, settings.dimse.bind, "dimse.bind")
+    with compose.archive(settings, codecs=False) as archive:
+        server.serve(archive, listener, settings.dimse, ready, process.stop_event())
+
+
+@_role("worker", "Do the jobs that wait: conversions, thumbnails.\n\nExample: coverslip worker --data ./data")
+def worker(settings: Settings, fd: int | None, ready: Callable[[], None]) -> None:
+    from gateway import compose
+    from gateway.ingest import worker as loop
+
+    with compose.archive(settings) as archive:
+        loop.work(archive, settings.worker, compose.site_secret(settings), ready, process.stop_event())
+
+
+@_role("watch", "Take in what appears in the watched folders.\n\nExample: coverslip watch --data ./data")
+def watch(settings: Settings, fd: int | None, ready: Callable[[], None]) -> None:
+    from gateway import compose
+    from gateway.ingest import watch as watcher
+
+    for folder in settings.watch_folders:
+        if folder.is_relative_to(settings.data):
+            folder.mkdir(parents=True, exist_ok=True)
+    with compose.archive(settings, codecs=False) as archive:
+        secret = compose.site_secret(settings)
+        watcher.watch(archive, compose.watch_settings(settings), secret, ready, process.stop_event())

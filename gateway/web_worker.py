@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gunicorn's threaded worker, made fit for slow and hostile clients.
+
+As shipped (27.0) a client that sends one byte and stops holds a thread for ever, as does
+one that does not read its answer; and a connection is closed in the loop that accepts,
+which waits up to two seconds for the client. Here request heads are collected by the
+loop, without a thread and within a deadline; transfers have a deadline for each step;
+waiting for a peer gives the thread's place to others (``StallingPool``); closing is done
+in threads; one address cannot take all connections.
+"""
+
+import contextlib
+import errno
+import ipaddress
+import select
+import selectors
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from gateway.settings import HttpSettings
+from gateway.settings_check import plain_address
+from gateway.stalling_pool import StallingPool
+
+HEAD_BYTES = 64 << 10
+HEAD_END = b"\r\n\r\n"
+PATIENCE_MS = 20  # a wait that is shorter is not worth another thread
+ACCEPTS_AT_ONCE = 16
+TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class ClientSocket(socket.socket):
+    """A blocking connection whose every wait ends: after ``timeout_s`` without progress."""
+
+    pool: StallingPool
+    timeout_s: float
+    _own_limit_s: float | None = None
+
+    def settimeout(self, value: float | None) -> None:
+        """A shorter limit for what follows; None: the usual one."""
+        if value == 0.0:
+            super().settimeout(value)
+        else:
+            super().settimeout(None)
+            self._own_limit_s = value
+
+    def gettimeout(self) -> float | None:
+        return self._own_limit_s
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        while True:
+            try:
+                return super().recv(bufsize, flags | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._wait(select.POLLIN)
+
+    def sendall(self, data: "bytes | bytearray | memoryview", flags: int = 0, /) -> None:  # type: ignore[override]
+        view = memoryview(data).cast("B")
+        while view:
+            try:
+                view = view[super().send(view, flags | socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                self._wait(select.POLLOUT)
+
+    def _wait(self, event: int) -> None:
+        """Until the peer moves. ConnectionResetError, which gunicorn takes as the
+        client's doing, after the limit."""
+        poll = select.poll()
+        poll.register(self, event)
+        if poll.poll(PATIENCE_MS):
+            return
+        limit_s = self.timeout_s if self._own_limit_s is None else self._own_limit_s
+        with self.pool.stalled():
+            if not poll.poll(limit_s * 1000):
+                raise ConnectionResetError(errno.ECONNRESET, "the peer is too slow")
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """A client and what it has sent of its next request's head."""
+
+    def __init__(self, cfg: object, sock: ClientSocket, client: object, server: object) -> None:
+        super().__init__(cfg, sock, client, server)
+        self.head = bytearray()
+        self.data_ready = True  # gunicorn need not wait for the head: it is complete
+
+
+class PatientWorker(ThreadWorker):  # type: ignore[misc]
+    """One web server process. ``settings`` is set by ``gateway.web`` on a subclass."""
+
+    settings: ClassVar[HttpSettings] = HttpSettings()
+
+    def __init__(self, *args: object, **keywords: object) -> None:
+        super().__init__(*args, **keywords)
+        self._waiting: dict[Connection, float] = {}  # for a head, until (monotonic seconds)
+        self._per_address: Counter[str] = Counter()
+        self._trusted = [ipaddress.ip_network(text, strict=False) for text in self.settings.trusted_proxies]
+
+    def get_thread_pool(self) -> StallingPool:
+        return StallingPool(self.settings.threads, self.settings.slow_connections)
+
+    # -- connections -----------------------------------------------------------------
+
+    def accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                accepted, client = listener.accept()
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EMFILE, errno.ENFILE):
+                    raise
+                return
+            address = client[0]
+            if self._per_address[address] >= self.settings.connections_per_address and not any(
+                plain_address(address) in network for network in self._trusted
+            ):
+                accepted.close()
+                continue
+            if self.nr_conns >= self.worker_connections - ACCEPTS_AT_ONCE:
+                self._close_longest_idle()
+            self.nr_conns += 1
+            self._per_address[address] += 1
+            sock = ClientSocket(fileno=accepted.detach())
+            sock.pool, sock.timeout_s = self.tpool, self.settings.transfer_timeout_s
+            self._await_head(Connection(self.cfg, sock, client, listener.getsockname()))
+
+    def _await_head(self, conn: Connection) -> None:
+        """Collect a request's head without a thread."""
+        if HEAD_END in conn.head:
+            self.enqueue_req(conn)
+            return
+        idle = bool(conn.parser) and not conn.head
+        timeout_s = self.settings.keepalive_s if idle else self.settings.header_timeout_s
+        self._waiting[conn] = time.monotonic() + timeout_s
+        conn.sock.setblocking(False)
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_head_bytes, conn))
+
+    def _on_head_bytes(self, conn: Connection, sock: ClientSocket) -> None:
+        try:
+            data = socket.socket.recv(sock, HEAD_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(conn)
+            return
+        first = not conn.head
+        searched = max(0, len(conn.head) - len(HEAD_END))
+        conn.head += data
+        if conn.head.find(HEAD_END, searched) >= 0:
+            self._no_longer_waiting(conn)
+            self.enqueue_req(conn)
+        elif len(conn.head) > HEAD_BYTES:
+            with contextlib.suppress(OSError):  # it is closed either way
+                socket.socket.send(sock, TOO_LARGE, socket.MSG_DONTWAIT)
+            self._drop(conn)
+        elif first:
+            self._waiting[conn] = time.monotonic() + self.settings.header_timeout_s
+
+    def _no_longer_waiting(self, conn: Connection) -> None:
+        self._waiting.pop(conn, None)
+        self.poller.unregister(conn.sock)
+
+    def _drop(self, conn: Connection) -> None:
+        """Close a connection that has no request under way."""
+        self._no_longer_waiting(conn)
+        conn.close()
+        self._gone(conn)
+
+    def _gone(self, conn: Connection) -> None:
+        self.nr_conns -= 1
+        address = conn.client[0]
+        self._per_address[address] -= 1
+        if not self._per_address[address]:
+            del self._per_address[address]
+
+    def _close_longest_idle(self) -> None:
+        for conn in self._waiting:  # in the order they began to wait
+            if not conn.head:
+                self._drop(conn)
+                return
+
+    def murder_pending(self) -> None:
+        now = time.monotonic()
+        for conn in [conn for conn, deadline in self._waiting.items() if deadline <= now]:
+            self._drop(conn)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """gunicorn stops: who has asked nothing by ``deadline`` is let go."""
+        for conn, until in self._waiting.items():
+            self._waiting[conn] = min(until, deadline)
+
+    # -- requests --------------------------------------------------------------------
+
+    def enqueue_req(self, conn: Connection) -> None:
+        self.tpool.submit(partial(self._work, conn))
+
+    def _work(self, conn: Connection) -> None:
+        """In a thread: one request; then back to the loop, or closed here."""
+        keep = False
+        try:
+            conn.sock.setblocking(True)
+            conn.init()
+            conn.parser.unreader.unread(bytes(conn.head))
+            conn.head.clear()
+            keep = bool(self.handle(conn))
+            if keep:
+                conn.head += conn.parser.unreader.take_buffered()
+        except Exception:  # a thread of the pool must go on; what gunicorn foresaw is handled
+            self.log.exception("a request ended badly")
+            keep = False
+        if not keep:
+            conn.close(graceful=True)
+        self.method_queue.defer(self.finish_request, conn, keep)
+
+    def finish_request(self, conn: Connection, keep: bool) -> None:
+        """In the loop: after ``_work``."""
+        if keep:
+            self._await_head(conn)
+            if not self.alive and conn in self._waiting:
+                self._cap_keepalive(time.monotonic() + 1.0)
+        else:
+            self._gone(conn)
+
+
+def worker_class(settings: HttpSettings) -> type[PatientWorker]:
+    """The worker with these limits; gunicorn wants a class."""
+    made: Callable[..., type[PatientWorker]] = type
+    return made("ConfiguredWorker", (PatientWorker,), {"settings": settings})
