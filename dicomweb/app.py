@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP edge, put together: ``create_app(archive, settings)``.
+
+No globals and no environment: two applications can live in one process.
+"""
+
+import time
+from typing import TYPE_CHECKING
+
+from flask import Flask, Response, g, request
+from werkzeug.routing import BaseConverter
+
+from dicomweb import context, cors, errors
+from dicomweb.api import api
+from dicomweb.context import Authenticate, Web, nobody_in_particular
+from dicomweb.frames_fast import FrameFastPath
+from dicomweb.health import Metrics, health
+from dicomweb.qido import qido
+from dicomweb.rendered import rendered
+from dicomweb.responses import SECURITY_HEADERS
+from dicomweb.settings import WebSettings
+from dicomweb.stow import stow
+from dicomweb.viewer import viewer
+from dicomweb.wado import wado
+
+if TYPE_CHECKING:
+    from archive.service import Archive
+
+__all__ = ["WebSettings", "create_app"]
+
+_ANY_HOST = frozenset({"health.alive", "health.ready"})
+"""Probes come by address; they say nothing but yes or no."""
+
+
+class UidConverter(BaseConverter):
+    """A UID in a path (PS3.5 9.1): anything else is no such resource."""
+
+    regex = r"[0-9][0-9.]{0,63}"
+
+
+def create_app(
+    archive: "Archive", settings: WebSettings, authenticate: Authenticate = nobody_in_particular
+) -> Flask:
+    """A WSGI application over one archive. The caller owns the archive and closes it.
+
+    ``authenticate`` names the actor of a request or None (401); the default is open
+    mode's, for loopback only.
+    """
+    app = Flask("dicomweb", static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.url_map.converters["uid"] = UidConverter
+    # Werkzeug's redirects of doubled slashes would repeat the client's Host.
+    app.url_map.merge_slashes = False
+    web = Web(archive, settings, authenticate, Metrics(settings.metrics_dir))
+    app.extensions["coverslip"] = web
+    errors.install(app)
+    app.before_request(_begin)
+    app.after_request(_finish)
+    for blueprint in (wado, rendered, qido, stow, api, health, viewer):
+        app.register_blueprint(blueprint)
+    app.wsgi_app = FrameFastPath(app.wsgi_app, web)  # type: ignore[method-assign]
+    return app
+
+
+def _begin() -> Response | None:
+    """Rules that hold for every resource, before any view runs."""
+    g.started = time.perf_counter()
+    settings = context.web().settings
+    g.request_id = context.request_id_of(request.environ, settings)
+    if request.endpoint in _ANY_HOST:
+        return None
+    context.check_host(request.environ, settings)
+    answer = cors.preflight()
+    if answer is None:
+        context.check_origin(request.environ, settings)
+    return answer
+
+
+def _finish(response: Response) -> Response:
+    for name, value in SECURITY_HEADERS:
+        response.headers.setdefault(name, value)
+    if "request_id" in g:
+        response.headers["X-Request-Id"] = g.request_id
+        route = request.endpoint or "none"
+        context.web().metrics.observe(route, response.status_code, time.perf_counter() - g.started)
+    return cors.label(response)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Liveness, readiness and Prometheus metrics.
+
+With several processes the counters live in files of one folder (prometheus-client's
+multi-process mode, which ``PROMETHEUS_MULTIPROC_DIR`` switches on before its import);
+any process then answers for all.
+"""
+
+from pathlib import Path
+
+from flask import Blueprint, Response, jsonify
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from dicomweb.context import archive, web
+
+health = Blueprint("health", __name__)
+
+_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
+
+
+class Metrics:
+    """What this edge counts. Labels are route names and statuses, never values."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "coverslip_http_requests_total", "Requests answered.", ("route", "status"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "coverslip_http_request_seconds",
+            "Time to the first byte.",
+            ("route",),
+            registry=self.registry,
+            buckets=_BUCKETS_S,
+        )
+
+    def observe(self, route: str, status: int, seconds: float) -> None:
+        self.requests.labels(route, str(status)).inc()
+        self.seconds.labels(route).observe(seconds)
+
+    def exposition(self) -> bytes:
+        """The text format, of all processes where a folder is shared."""
+        if self._directory is None:
+            return generate_latest(self.registry)
+        merged = CollectorRegistry()
+        MultiProcessCollector(merged, path=str(self._directory))  # type: ignore[no-untyped-call]
+        return generate_latest(merged)
+
+
+@health.get("/healthz")
+def alive() -> Response:
+    """The process answers."""
+    return Response("ok\n", content_type="text/plain")
+
+
+@health.get("/readyz")
+def ready() -> tuple[Response, int]:
+    """Whether requests can be served: database, storage and disk space, each by name."""
+    checks = archive().ready()
+    good = all(state == "ok" for state in checks.values())
+    return jsonify({"ready": good, "checks": checks}), 200 if good else 503
+
+
+@health.get("/metrics")
+def metrics() -> Response:
+    """Prometheus text format."""
+    return Response(web().metrics.exposition(), content_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From values to Flask responses: caching headers, ranges, multipart and streamed JSON."""
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from flask import Response, request
+
+from dicomweb import multipart
+from dicomweb.media import Representation
+
+IMMUTABLE = "private, max-age=31536000, immutable"
+"""Frames and bulk values: their bytes never change under one UID."""
+
+REVALIDATE = "private, no-cache"
+"""Instances, metadata and pictures: a header revision changes them; the ETag is cheap."""
+
+SECURITY_HEADERS = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),  # our URLs hold UIDs
+]
+"""On every response, the viewer's and errors included."""
+
+_GZIP = 16 + zlib.MAX_WBITS
+_FLUSH_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a multipart body; ``length`` None where it is not known before."""
+
+    content_type: str
+    location: str
+    chunks: Iterable[bytes]
+    length: int | None = None
+
+
+def accept() -> str | None:
+    return request.headers.get("Accept")
+
+
+def accept_query() -> Sequence[str]:
+    return request.args.getlist("accept")
+
+
+def etag_of(*parts: object) -> str:
+    """A strong ETag over everything that decides the bytes."""
+    return f'"{hashlib.sha256(chr(0).join(map(str, parts)).encode()).hexdigest()[:32]}"'
+
+
+def is_known(etag: str) -> bool:
+    """Whether the client holds these bytes already (If-None-Match)."""
+    return bool(request.if_none_match) and request.if_none_match.contains_weak(etag.strip('"'))
+
+
+def labelled(response: Response, etag: str, cache_control: str, vary: str = "Accept") -> Response:
+    if etag:
+        response.headers["ETag"] = etag
+    response.headers["Cache-Control"] = cache_control
+    response.headers["Vary"] = vary
+    return response
+
+
+def not_modified(etag: str, cache_control: str, vary: str = "Accept") -> Response:
+    return labelled(Response(status=304), etag, cache_control, vary)
+
+
+def single_part(chunks: Iterable[bytes], length: int, content_type: str, etag: str, cache: str) -> Response:
+    """One representation alone; Range is honoured (206, 416), several ranges get it whole."""
+    response = Response(chunks, content_type=content_type)
+    response.content_length = length
+    labelled(response, etag, cache)
+    response.headers["Accept-Ranges"] = "bytes"
+    if "," not in request.headers.get("Range", ""):
+        response.make_conditional(request.environ, accept_ranges=True, complete_length=length)
+    return response
+
+
+def multipart_related(
+    parts: Sequence[Part] | Iterator[Part],
+    representation: Representation,
+    boundary: str,
+    etag: str = "",
+    cache: str = REVALIDATE,
+) -> Response:
+    """Parts in order. Content-Length is exact when ``parts`` is a sequence of known lengths."""
+    length = _length(parts, boundary) if isinstance(parts, Sequence) else None
+    response = Response(_body(parts, boundary), content_type=representation.multipart_content_type(boundary))
+    if length is not None:
+        response.content_length = length
+    return labelled(response, etag, cache)
+
+
+def _head(part: Part, boundary: str) -> bytes:
+    headers = [("Content-Type", part.content_type)]
+    if part.location:
+        headers.append(("Content-Location", part.location))
+    if part.length is not None:
+        headers.append(("Content-Length", str(part.length)))
+    return multipart.part_head(boundary, headers)
+
+
+def _length(parts: Sequence[Part], boundary: str) -> int | None:
+    lengths = [part.length for part in parts if part.length is not None]
+    if len(lengths) != len(parts):
+        return None
+    return multipart.content_length([_head(part, boundary) for part in parts], lengths, boundary)
+
+
+def _body(parts: Iterable[Part], boundary: str) -> Iterator[bytes]:
+    for part in parts:
+        yield _head(part, boundary)
+        yield from part.chunks
+        yield multipart.PART_TAIL
+    yield multipart.closing(boundary)
+
+
+def json_array(objects: Iterable[bytes]) -> Iterator[bytes]:
+    """Encoded objects as one JSON array."""
+    before = b"["
+    for encoded in objects:
+        yield before
+        yield encoded
+        before = b","
+    yield b"[]" if before == b"[" else b"]"
+
+
+def gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The gzip form of a stream at level 1, in pieces worth a write."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, _GZIP)
+    waiting: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        packed = packer.compress(chunk)
+        if packed:
+            waiting.append(packed)
+            size += len(packed)
+        if size >= _FLUSH_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    yield b"".join(waiting) + packer.flush()
+
+
+def json_stream(
+    chunks: Iterable[bytes], content_type: str, etag: str = "", cache: str = REVALIDATE
+) -> Response:
+    """JSON of any length, gzip'd for clients that take it."""
+    packed = request.accept_encodings["gzip"] > 0
+    response = Response(gzipped(chunks) if packed else chunks, content_type=content_type)
+    if packed:
+        response.headers["Content-Encoding"] = "gzip"
+    return labelled(response, etag, cache, vary="Accept, Accept-Encoding")

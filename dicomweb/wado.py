@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""WADO-RS: instances, metadata, frames and bulk data (PS3.18 Section 10.4)."""
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+from flask import Blueprint, Response, request
+
+from archive.errors import TooLarge
+from archive.values import Instance
+from dicomweb import media, urls
+from dicomweb.context import archive, base_url, caller, web
+from dicomweb.errors import BadRequest
+from dicomweb.native_xml import native_dicom_model
+from dicomweb.responses import (
+    IMMUTABLE,
+    REVALIDATE,
+    Part,
+    accept,
+    accept_query,
+    etag_of,
+    is_known,
+    json_array,
+    json_stream,
+    multipart_related,
+    not_modified,
+    single_part,
+)
+
+wado = Blueprint("wado", __name__, url_prefix=urls.ROOT)
+
+STUDY = "/studies/<uid:study>"
+SERIES = f"{STUDY}/series/<uid:series>"
+INSTANCE = f"{SERIES}/instances/<uid:instance>"
+_FRAME_LIST = re.compile(r"[0-9]{1,10}(?:,[0-9]{1,10})*")
+
+
+def location_of(found: Instance) -> str:
+    """The absolute URL of an instance."""
+    path = urls.instance_path(found.study_instance_uid, found.series_instance_uid, found.sop_instance_uid)
+    return base_url() + path
+
+
+def boundary_of(found: Instance) -> str:
+    """The same for the same bytes, so that the ETag may be strong; drawn from their
+    digest, so that no content can hold it."""
+    return f"coverslip-{found.base_digest.hex()[:32]}"
+
+
+def frames_etag(found: Instance, numbers: str, chosen: media.Representation) -> str:
+    """Of a frame list as it stands in the URL; frames do not change with the header."""
+    listed = numbers if len(numbers) <= 32 else hashlib.sha256(numbers.encode()).hexdigest()[:24]
+    return f'"{found.base_digest.hex()[:24]}-{media.tag_of(chosen)}-{listed}"'
+
+
+def parse_frame_list(text: str, limit: int) -> list[int]:
+    """Frame numbers from 1 in the order asked. Raises BadRequest, TooLarge."""
+    if not _FRAME_LIST.fullmatch(text):
+        raise BadRequest("the frame list must be numbers separated by commas")
+    numbers = [int(number) for number in text.split(",")]
+    if 0 in numbers:
+        raise BadRequest("frame numbers start at 1")
+    if len(numbers) > limit:
+        raise TooLarge(f"at most {limit} frames per request")
+    return numbers
+
+
+# ---- instances ------------------------------------------------------------------
+
+
+def _negotiate_instance(found: Instance, *, single: bool) -> media.Representation:
+    offer = media.offer_dicom(found.transfer_syntax_uid, (), lossy=found.lossy, single=single)
+    return media.negotiate(accept(), offer, accept_query())
+
+
+@wado.get(STUDY)
+@wado.get(SERIES)
+def retrieve_instances(study: str, series: str = "") -> Response:
+    """Every instance of a study or series, one part each (10.4.1.1.1, 10.4.1.1.2)."""
+    found = list(archive().instances(study, series, **caller()))
+    chosen = [_negotiate_instance(instance, single=False) for instance in found]
+    parts = [
+        Part(representation.content_type, location_of(instance), _opened(instance), instance.size_bytes)
+        for instance, representation in zip(found, chosen, strict=True)
+    ]
+    same = len({representation.transfer_syntax_uid for representation in chosen}) == 1
+    shown = chosen[0] if same else media.Representation("application/dicom", "", True)
+    return multipart_related(parts, shown, secrets.token_hex(16))
+
+
+def _opened(found: Instance) -> Iterator[bytes]:
+    """The stream of an instance, opened when its turn comes: one descriptor at a time."""
+    who = caller()
+    store = archive()
+
+    def chunks() -> Iterator[bytes]:
+        yield from store.open(found, **who).chunks
+
+    return chunks()
+
+
+@wado.get(INSTANCE)
+def retrieve_instance(study: str, series: str, instance: str) -> Response:
+    """One instance, as the one part or alone (10.4.1.1.3); ``original=true`` gives the
+    stream as received, before any correction."""
+    found = archive().instance(study, series, instance, **caller())
+    chosen = _negotiate_instance(found, single=True)
+    base = request.args.get("original") == "true"
+    etag = etag_of(found.etag, base, chosen)
+    if is_known(etag):
+        return not_modified(etag, REVALIDATE)
+    stream = archive().open(found, base=base, **caller())
+    if not chosen.multipart:
+        return single_part(stream.chunks, stream.length, chosen.content_type, etag, REVALIDATE)
+    part = Part(chosen.content_type, location_of(found), stream.chunks, stream.length)
+    return multipart_related([part], chosen, boundary_of(found), etag)
+
+
+# ---- metadata -------------------------------------------------------------------
+
+
+@wado.get(f"{STUDY}/metadata")
+@wado.get(f"{SERIES}/metadata")
+def retrieve_metadata(study: str, series: str = "") -> Response:
+    """Attributes of every instance, without pixel data (10.4.1.1.4)."""
+    return _metadata(list(archive().instances(study, series, **caller())))
+
+
+@wado.get(f"{INSTANCE}/metadata")
+def retrieve_instance_metadata(study: str, series: str, instance: str) -> Response:
+    """Attributes of one instance, in an array of one."""
+    return _metadata([archive().instance(study, series, instance, **caller())])
+
+
+def _metadata(found: Sequence[Instance]) -> Response:
+    chosen = media.negotiate(accept(), media.offer_data_sets(len(found)), accept_query())
+    packed = "gzip" if request.accept_encodings["gzip"] > 0 else ""
+    etag = etag_of(base_url(), chosen, packed, *(instance.etag for instance in found))
+    vary = "Accept, Accept-Encoding"
+    if is_known(etag):
+        return not_modified(etag, REVALIDATE, vary)
+    objects = _with_absolute_urls(found)
+    if chosen.media_type != media.XML:
+        return json_stream(json_array(objects), chosen.media_type, etag)
+    documents = (native_dicom_model(json.loads(encoded)) for encoded in objects)
+    if not chosen.multipart:
+        return json_stream(documents, chosen.media_type, etag)
+    parts = (Part(media.XML, "", [document], len(document)) for document in documents)
+    return multipart_related(parts, chosen, secrets.token_hex(16), etag)
+
+
+def _with_absolute_urls(found: Sequence[Instance]) -> Iterator[bytes]:
+    """DICOM JSON objects one by one. The model holds ``bulk:`` and a path where we give
+    a URL; a quote inside of a value is escaped, so the pattern is never a value's."""
+    who, store = caller(), archive()
+    places = [f"{location_of(instance)}/bulkdata/".encode() for instance in found]
+
+    def objects() -> Iterator[bytes]:
+        for instance, place in zip(found, places, strict=True):
+            encoded = store.metadata(instance, **who)
+            yield encoded.replace(b'"BulkDataURI":"bulk:', b'"BulkDataURI":"' + place)
+
+    return objects()
+
+
+# ---- frames ---------------------------------------------------------------------
+
+
+@wado.get(f"{INSTANCE}/frames/<numbers>")
+def retrieve_frames(study: str, series: str, instance: str, numbers: str) -> Response:
+    """Frames, one part each, in the order asked; numbers start at 1 (10.4.1.1.6).
+
+    The stored bytes whenever the client allows them. A missing frame is a 404 for the
+    whole request, found before the first byte: a stream cannot change its status.
+    """
+    wanted = parse_frame_list(numbers, web().settings.frames_per_request)
+    found = archive().instance(study, series, instance, **caller())
+    offer = media.offer_frames(
+        found.transfer_syntax_uid,
+        archive().frame_codecs(found),
+        lossy=found.lossy,
+        count=len(wanted),
+    )
+    chosen = media.negotiate(accept(), offer, accept_query())
+    etag = frames_etag(found, numbers, chosen)
+    syntax = "" if chosen.stored else chosen.transfer_syntax_uid
+    if is_known(etag) and max(wanted) <= found.number_of_frames:
+        return not_modified(etag, IMMUTABLE)
+    frames = archive().frames(found, wanted, transfer_syntax_uid=syntax, **caller())
+    first = next(frames)
+    if not chosen.multipart:
+        return single_part([first], len(first), chosen.content_type, etag, IMMUTABLE)
+    place = f"{location_of(found)}/frames/"
+    parts = (
+        Part(chosen.content_type, f"{place}{number}", [frame], len(frame))
+        for number, frame in zip(wanted, chain([first], frames), strict=True)
+    )
+    listed = list(parts) if len(wanted) == 1 else parts
+    return multipart_related(listed, chosen, boundary_of(found), etag, IMMUTABLE)
+
+
+# ---- bulk data ------------------------------------------------------------------
+
+
+@wado.get(f"{INSTANCE}/bulkdata/<path:path>")
+def retrieve_bulk_data(study: str, series: str, instance: str, path: str) -> Response:
+    """One bulk value, as metadata's BulkDataURI names it (10.4.1.1.5)."""
+    found = archive().instance(study, series, instance, **caller())
+    chosen = media.negotiate(accept(), media.offer_bulk, accept_query())
+    etag = etag_of(found.etag, path, chosen)
+    stream = archive().bulk(found, path, **caller())
+    if is_known(etag):
+        return not_modified(etag, IMMUTABLE)
+    if not chosen.multipart:
+        return single_part(stream.chunks, stream.length, chosen.content_type, etag, IMMUTABLE)
+    part = Part(chosen.content_type, f"{location_of(found)}/bulkdata/{path}", stream.chunks, stream.length)
+    return multipart_related([part], chosen, boundary_of(found), etag, IMMUTABLE)
