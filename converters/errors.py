@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a scanner file could not become DICOM: each refusal is one clear line.
+
+Messages name the problem, never a path or a value of the file (a label's text, a
+barcode), so that they may be shown, logged and stored with a quarantined file.
+"""
+
+from collections.abc import Mapping, Sequence
+
+
+class ConversionError(Exception):
+    """Base of every refusal of ``converters``."""
+
+
+class UnreadableSlide(ConversionError):
+    """No reader takes the file. ``refusals`` maps each reader's format to its reason."""
+
+    def __init__(self, reason: str, refusals: Mapping[str, str] | None = None) -> None:
+        self.refusals = dict(refusals or {})
+        detail = "; ".join(f"{name}: {why}" for name, why in self.refusals.items())
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason = reason
+
+
+class AmbiguousSlide(ConversionError):
+    """Several readers claim the file: a fault of the readers, never decided by order."""
+
+    def __init__(self, formats: Sequence[str]) -> None:
+        super().__init__(f"several readers claim this file: {', '.join(formats)}")
+        self.formats = tuple(formats)
+
+
+class UnsupportedCompression(ConversionError):
+    """The tiles' compression can neither be copied nor decoded here."""
+
+    def __init__(self, compression: str, where: str) -> None:
+        super().__init__(f"unsupported compression {compression} in {where}")
+        self.compression, self.where = compression, where
+
+
+class UnsupportedPixels(ConversionError):
+    """Samples, bits or colours that no rule of ours covers."""
+
+
+class DamagedSlide(ConversionError):
+    """The file contradicts itself or ends too early."""
+
+
+class MissingPixelSpacing(ConversionError):
+    """The file does not say how large its pixels are, and nobody else did.
+
+    Whole slide images cannot do without: Pixel Spacing is required for Volumetric
+    Properties VOLUME (PS3.3 C.7.6.16.2.1), Imaged Volume Width and Height for VOLUME
+    and THUMBNAIL (C.8.12.4). A made-up value would falsify every later measurement,
+    so the operator is asked instead.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the file does not state its pixel size (MPP): "
+            'give it in the metadata as {"pixel_spacing_mm": [row, column]}'
+        )
+
+
+class BadMetadata(ConversionError):
+    """The metadata file is not of the documented form; the message names the key."""
+
+
+class TargetExists(ConversionError):
+    """The output folder holds a file of that name already; nothing was written."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} exists already in the output folder")
+        self.name = name
+
+
+class VerificationFailed(ConversionError):
+    """What was written differs from the scanner's file."""

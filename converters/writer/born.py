@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A slide as DICOM instances: headers and frame tables over the scanner's own bytes.
+
+A level whose tiles are legal codestreams is *born*: its frames are ranges of the
+original, none is copied or decoded. What cannot be (label, overview, thumbnail in
+strips; tiles without a legal form) is made: decoded and encoded again without loss.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from archive.part10.encode import encode_header
+from archive.part10.frame_table import encode_direct
+from converters.barcode import read_barcodes
+from converters.slide import AssociatedImage, Level, PixelType, Role, Scene, Slide, SourceFile
+from converters.writer.blank import blank_tile
+from converters.writer.dataset import (
+    SOP_CLASS_UID,
+    Identity,
+    Picture,
+    dataset,
+    identify,
+    nominal_spacing_mm,
+)
+from converters.writer.metadata import UNKNOWN, Metadata
+from converters.writer.recompose import LOSSLESS_UID, lossless_frame, recompose
+from converters.writer.survey import Survey, survey
+from converters.writer.uids import Names
+
+EXPLICIT_LE = "1.2.840.10008.1.2.1"
+NATIVE_BYTES = 4 << 20  # label, overview, thumbnail up to this size stay uncompressed
+LOSSY_METHODS = {"jpeg": "ISO_10918_1", "jpeg2000": "ISO_15444_1"}
+
+
+@dataclass(frozen=True, eq=False)
+class DicomInstance:
+    """One instance: ``header`` (Part 10 bytes without pixel data) and an encoded frame
+    table over ``blobs``, whose index is the table's blob index.
+
+    A blob is a scanner's own file, bytes, or a file of ours (the caller's to delete).
+    ``born`` says that the frames are the scanner's bytes. ``absent_tiles``: bitmap in
+    frame order, most significant bit first, b"" where none is absent; those frames
+    point at a blank codestream.
+    """
+
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    header: bytes
+    frame_table: bytes
+    blobs: tuple[SourceFile | bytes | Path, ...]
+    role: Role
+    image_type: tuple[str, ...]
+    instance_number: int
+    born: bool
+    rows: int
+    columns: int
+    number_of_frames: int
+    pixel_bytes: int
+    scene: int = 0
+    level: int = 0
+    absent_tiles: bytes = b""
+    why_not_born: str = ""
+    sop_class_uid: str = SOP_CLASS_UID
+
+
+@dataclass(frozen=True, eq=False)
+class _Context:
+    slide: Slide
+    identity: Identity
+    names: Names
+    scratch: Path | None
+
+
+def born_instances(
+    slide: Slide,
+    *,
+    source_digest: bytes,
+    secret: bytes,
+    metadata: Metadata | None = None,
+    scratch: Path | None = None,
+    levels: Sequence[int] | None = None,
+) -> list[DicomInstance]:
+    """All instances of a slide: levels from the coarsest, so that a slide opens early,
+    then thumbnail, label and overview.
+
+    ``source_digest`` is the SHA-256 of the original (of the sorted manifest where there
+    are several files), ``secret`` the site's. ``levels`` keeps those of these indexes
+    (0 is the finest), and nothing else changes. Levels that must be recomposed are
+    written to files in ``scratch``, by default a new temporary folder. Raises
+    DamagedSlide, MissingPixelSpacing, UnsupportedCompression, UnsupportedPixels.
+    """
+    known = metadata or UNKNOWN
+    names = Names(secret, source_digest)
+    pixels = {image.role: image.read() for image in slide.associated}
+    barcode = ""
+    if not (known.barcode or slide.scan.barcode) and Role.LABEL in pixels:
+        barcode = read_barcodes(pixels[Role.LABEL])
+    context = _Context(slide, identify(slide, known, names, barcode), names, scratch)
+    number = 0
+    made: list[DicomInstance] = []
+    for scene in slide.scenes:
+        for level in scene.levels:
+            number += 1
+            if levels is None or level.index in levels:
+                made.append(_level(context, scene, level, number))
+    made.reverse()
+    if levels is None:
+        for image in slide.associated:
+            number += 1
+            made.append(_associated(context, image, pixels[image.role], number))
+    return made
+
+
+def _spacing(context: _Context, level: Level) -> tuple[float, float] | None:
+    """The level's own, or what the operator gave for the finest, scaled."""
+    given = context.identity.metadata.pixel_spacing_mm
+    if given is None:
+        return level.pixel_spacing_mm
+    return (given[0] * level.downsample, given[1] * level.downsample)
+
+
+def _level(context: _Context, scene: Scene, level: Level, number: int) -> DicomInstance:
+    path = context.slide.sources[level.tiles.source].path
+    found = survey(level, path)
+    resampled = ("DERIVED", "PRIMARY", "VOLUME", "RESAMPLED")
+    image_type = resampled if level.resampled else ("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
+    stream = found.first.codestream
+    lossy: tuple[tuple[str, float], ...] = ()
+    if stream.reversible is not True and stream.format in LOSSY_METHODS:
+        lossy = ((LOSSY_METHODS[stream.format], _ratio(level, found)),)
+    if found.why_not_copied:
+        made = recompose(level, found, path, _scratch(context))
+        transfer_syntax_uid, colours = LOSSLESS_UID, made.photometric
+        table, blobs, pixel_bytes = made.frame_table, (made.path,), made.size_bytes
+    else:
+        transfer_syntax_uid, colours = found.first.transfer_syntax_uid, found.first.photometric
+        blank = blank_tile(found.first) if level.tiles.absent.any() else b""
+        table = _born_table(level, found, blank)
+        source = context.slide.sources[level.tiles.source]
+        blobs = (source, blank) if blank else (source,)
+        pixel_bytes = int(found.lengths.sum())
+    uid = context.names.uid(
+        "image", scene.index, "level", level.index, transfer_syntax_uid, level.tile_rows, level.tile_columns
+    )
+    picture = Picture(
+        role=Role.VOLUME,
+        image_type=image_type,
+        instance_number=number,
+        sop_instance_uid=uid,
+        scene=scene,
+        rows=level.rows,
+        columns=level.columns,
+        frame=(level.tile_rows, level.tile_columns),
+        number_of_frames=level.number_of_frames,
+        pixel_type=level.pixel_type,
+        photometric=colours,
+        pixel_spacing_mm=_spacing(context, level),
+        lossy_steps=lossy,
+        optical_paths=level.optical_paths,
+        focal_planes=level.focal_planes,
+    )
+    absent = np.packbits(level.tiles.absent).tobytes() if level.tiles.absent.any() else b""
+    return DicomInstance(
+        sop_instance_uid=uid,
+        transfer_syntax_uid=transfer_syntax_uid,
+        header=encode_header(dataset(context.identity, picture), transfer_syntax_uid),
+        frame_table=table,
+        blobs=blobs,
+        role=Role.VOLUME,
+        image_type=image_type,
+        instance_number=number,
+        born=not found.why_not_copied,
+        rows=level.rows,
+        columns=level.columns,
+        number_of_frames=level.number_of_frames,
+        pixel_bytes=pixel_bytes,
+        scene=scene.index,
+        level=level.index,
+        absent_tiles=absent,
+        why_not_born=found.why_not_copied,
+    )
+
+
+def _ratio(level: Level, found: Survey) -> float:
+    """Bytes of the pixels over bytes of their tiles (PS3.3 C.7.6.1.1.5.2), absent ones left out."""
+    present = int((~level.tiles.absent).sum())
+    samples = level.pixel_type.samples_per_pixel * level.pixel_type.bits_allocated // 8
+    return present * level.tile_rows * level.tile_columns * samples / max(1, int(found.lengths.sum()))
+
+
+def _born_table(level: Level, found: Survey, blank: bytes) -> bytes:
+    """Frames as ranges of blob 0, each after its kind's prefix; absent ones are blob 1."""
+    tiles, absent = level.tiles, level.tiles.absent
+    prefixes = [b"", *dict.fromkeys(kind.prefix for kind in found.kinds if kind.prefix)]
+    prefix_of = np.array([prefixes.index(kind.prefix) for kind in found.kinds], dtype=np.uint16)
+    skip_of = np.array([kind.skip for kind in found.kinds], dtype=np.uint16)
+    return encode_direct(
+        tiles.offsets,
+        np.where(absent, np.uint64(len(blank)), found.lengths),
+        blob_index=absent.astype(np.uint8),
+        prefixes=prefixes,
+        prefix_ids=np.where(absent, 0, prefix_of[found.kind_ids]),
+        skips=np.where(absent, 0, skip_of[found.kind_ids]),
+    )
+
+
+def _associated(
+    context: _Context, image: AssociatedImage, pixels: np.ndarray, number: int
+) -> DicomInstance:
+    """Label, overview or thumbnail as one frame, decoded and kept without loss."""
+    scene = context.slide.scenes[image.scene]
+    samples = pixels.shape[2]
+    native = pixels.nbytes <= NATIVE_BYTES
+    if native:
+        transfer_syntax_uid, frame = EXPLICIT_LE, pixels.tobytes()
+        colours = "RGB" if samples == 3 else "MONOCHROME2"
+    else:
+        transfer_syntax_uid = LOSSLESS_UID
+        frame, colours = lossless_frame(pixels)
+    if image.role is Role.THUMBNAIL:
+        image_type = ("DERIVED", "PRIMARY", "THUMBNAIL", "RESAMPLED")
+        finest = scene.levels[0]
+        spacing = _spacing(context, finest)
+        if spacing is not None:
+            spacing = (spacing[0] * finest.rows / image.rows, spacing[1] * finest.columns / image.columns)
+    else:
+        image_type = ("ORIGINAL", "PRIMARY", image.role.value, "NONE")
+        spacing = nominal_spacing_mm(image.rows, image.columns, whole_glass=image.role is Role.OVERVIEW)
+    lossy: tuple[tuple[str, float], ...] = ()
+    if image.lossy_method:
+        lossy = ((image.lossy_method, pixels.nbytes / max(1, image.encoded_bytes)),)
+    uid = context.names.uid("image", image.scene, image.role.value, transfer_syntax_uid)
+    picture = Picture(
+        role=image.role,
+        image_type=image_type,
+        instance_number=number,
+        sop_instance_uid=uid,
+        scene=scene,
+        rows=image.rows,
+        columns=image.columns,
+        frame=(image.rows, image.columns),
+        number_of_frames=1,
+        pixel_type=PixelType(samples_per_pixel=samples),
+        photometric=colours,
+        pixel_spacing_mm=spacing,
+        lossy_steps=lossy,
+    )
+    return DicomInstance(
+        sop_instance_uid=uid,
+        transfer_syntax_uid=transfer_syntax_uid,
+        header=encode_header(dataset(context.identity, picture), transfer_syntax_uid),
+        frame_table=encode_direct([0], [len(frame)]),
+        blobs=(frame,),
+        role=image.role,
+        image_type=image_type,
+        instance_number=number,
+        born=False,
+        rows=image.rows,
+        columns=image.columns,
+        number_of_frames=1,
+        pixel_bytes=len(frame),
+        scene=image.scene,
+        why_not_born=f"{image.compression} image decoded once, kept without loss",
+    )
+
+
+def _scratch(context: _Context) -> Path:
+    if context.scratch is not None:
+        return context.scratch
+    return Path(tempfile.mkdtemp(prefix="coverslip-"))

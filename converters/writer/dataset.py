@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Headers of VL Whole Slide Microscopy Images (PS3.3 A.32.8), module by module.
+
+Everything comes from the slide, the metadata and the names: no clock, no host, no
+library version. What nobody knows is said so or left empty, never made up; the few
+values that the standard demands and no file states are named below.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydicom import Dataset
+from pydicom.valuerep import DSfloat
+
+from converters.errors import MissingPixelSpacing
+from converters.slide import OpticalPath, PixelType, Role, Scene, Slide
+from converters.writer.icc import srgb_profile, usable_profile
+from converters.writer.metadata import Code, Metadata
+from converters.writer.specimen import add_specimen, code_item
+from converters.writer.uids import SOFTWARE_VERSION, Names
+
+SOP_CLASS_UID = "1.2.840.10008.5.1.4.1.1.77.1.6"
+ORIENTATION = (0.0, -1.0, 0.0, -1.0, 0.0, 0.0)
+"""Image Orientation (Slide): label to the left, as scanners show it, so rows run along
+-Y (away from the label) and columns along -X."""
+NOMINAL_ORIGIN_MM = (25.0, 50.0)
+"""Where the first pixel of an image lies that nobody placed: the corner next to the
+label of a 25 x 75 mm glass, in slide coordinates."""
+NOMINAL_DEPTH_MM = 0.001
+"""Slice Thickness (1C) and Imaged Volume Depth (1C): no scanner read here states its
+depth of field; 1 µm is that of a 20x objective."""
+GLASS_WIDTH_MM = 25.0
+
+BRIGHTFIELD = Code("111744", "DCM", "Brightfield illumination")
+FULL_SPECTRUM = Code("414298005", "SCT", "Full Spectrum")
+MODIFYING_EQUIPMENT = Code("109103", "DCM", "Modifying Equipment")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What all images of one slide share."""
+
+    slide: Slide
+    metadata: Metadata
+    names: Names
+    container_identifier: str
+    barcode: str
+    acquired: datetime
+    time_is_file_time: bool
+
+    @property
+    def study_instance_uid(self) -> str:
+        return self.metadata.study_instance_uid or self.names.uid("study")
+
+    @property
+    def series_instance_uid(self) -> str:
+        return self.metadata.series_instance_uid or self.names.uid("series")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is particular to one image. Sizes are (rows, columns); ``frame`` is a tile's.
+
+    ``lossy_steps`` holds a (method, ratio) for each lossy compression, oldest first.
+    """
+
+    role: Role
+    image_type: tuple[str, ...]
+    instance_number: int
+    sop_instance_uid: str
+    scene: Scene
+    rows: int
+    columns: int
+    frame: tuple[int, int]
+    number_of_frames: int
+    pixel_type: PixelType
+    photometric: str
+    pixel_spacing_mm: tuple[float, float] | None
+    lossy_steps: tuple[tuple[str, float], ...] = ()
+    optical_paths: int = 1
+    focal_planes: int = 1
+
+
+def identify(slide: Slide, metadata: Metadata, names: Names, barcode: str) -> Identity:
+    """Names and time of the slide. ``barcode`` is what the label's symbols say.
+
+    A time that is not known is the file's, in UTC, and marked (DESIGN 4)."""
+    acquired = slide.scan.acquired
+    file_time = datetime.fromtimestamp(int(slide.sources[0].modified), UTC)
+    barcode = metadata.barcode or slide.scan.barcode or barcode
+    container = metadata.container_identifier or barcode.splitlines()[0] if barcode else ""
+    container = metadata.container_identifier or container
+    if not container or len(container) > 64 or "\\" in container or not container.isprintable():
+        container = names.unknown_identifier
+    return Identity(
+        slide=slide,
+        metadata=metadata,
+        names=names,
+        container_identifier=container,
+        barcode=barcode,
+        acquired=acquired or file_time,
+        time_is_file_time=acquired is None,
+    )
+
+
+def dataset(identity: Identity, picture: Picture) -> Dataset:
+    """The header of one image, without pixel data, offset tables and group 2.
+
+    Raises MissingPixelSpacing for an image that must state its scale and cannot."""
+    result = Dataset()
+    result.SpecificCharacterSet = "ISO_IR 192"
+    result.SOPClassUID = SOP_CLASS_UID
+    result.SOPInstanceUID = picture.sop_instance_uid
+    _patient_and_study(result, identity)
+    _series_and_equipment(result, identity)
+    _frame_of_reference(result, identity, picture)
+    _acquisition(result, identity, picture)
+    _pixels(result, picture)
+    _tile_organization(result, identity, picture)
+    _optical_path(result, identity, picture)
+    add_specimen(result, identity.container_identifier, identity.metadata, identity.names)
+    if picture.role is Role.LABEL:
+        result.LabelText = identity.metadata.label_text or identity.slide.scan.label_text
+        result.BarcodeValue = identity.barcode
+    result.AcquisitionContextSequence = []
+    return result
+
+
+def _patient_and_study(to: Dataset, identity: Identity) -> None:
+    known, unknown = identity.metadata, identity.names.unknown_identifier
+    to.PatientName = known.patient_name
+    to.PatientID = known.patient_id or unknown
+    if known.issuer_of_patient_id:
+        to.IssuerOfPatientID = known.issuer_of_patient_id
+    to.PatientBirthDate = known.patient_birth_date
+    to.PatientSex = known.patient_sex
+    to.StudyInstanceUID = identity.study_instance_uid
+    to.StudyDate = known.study_date or _date(identity.acquired)
+    to.StudyTime = known.study_time or ("" if known.study_date else _time(identity.acquired))
+    to.StudyID = known.study_id or unknown
+    to.AccessionNumber = known.accession_number
+    to.ReferringPhysicianName = known.referring_physician_name
+    if known.study_description:
+        to.StudyDescription = known.study_description
+
+
+def _series_and_equipment(to: Dataset, identity: Identity) -> None:
+    known, scan = identity.metadata, identity.slide.scan
+    to.Modality = "SM"
+    to.SeriesInstanceUID = identity.series_instance_uid
+    to.SeriesNumber = known.series_number
+    if known.series_description:
+        to.SeriesDescription = known.series_description
+    if known.body_part_examined:
+        to.BodyPartExamined = known.body_part_examined
+    to.Manufacturer = known.manufacturer or scan.manufacturer or "Unknown"
+    to.ManufacturerModelName = known.manufacturer_model_name or scan.model_name or "Unknown"
+    to.DeviceSerialNumber = known.device_serial_number or scan.device_serial_number or "Unknown"
+    to.SoftwareVersions = list(known.software_versions or scan.software_versions or ("Unknown",))
+    ours = Dataset()
+    ours.PurposeOfReferenceCodeSequence = [code_item(MODIFYING_EQUIPMENT)]
+    ours.Manufacturer = "Coverslip"
+    ours.ManufacturerModelName = "Coverslip"
+    ours.SoftwareVersions = SOFTWARE_VERSION
+    ours.ContributionDescription = "Scanner file to DICOM; compressed tiles copied where legal"
+    to.ContributingEquipmentSequence = [ours]
+
+
+def _frame_of_reference(to: Dataset, identity: Identity, picture: Picture) -> None:
+    """LABEL and OVERVIEW are not registered with the pyramid: a frame each, no PyramidUID."""
+    names, scene = identity.names, picture.scene.index
+    if picture.role in (Role.VOLUME, Role.THUMBNAIL):
+        to.FrameOfReferenceUID = names.uid("frame of reference", "glass")
+        to.PyramidUID = names.uid("pyramid", scene)
+    else:
+        to.FrameOfReferenceUID = names.uid("frame of reference", picture.role.value)
+    to.PositionReferenceIndicator = "SLIDE_CORNER"
+
+
+def _acquisition(to: Dataset, identity: Identity, picture: Picture) -> None:
+    acquired = identity.acquired
+    to.AcquisitionUID = identity.names.uid("acquisition", picture.scene.index)
+    to.AcquisitionNumber = picture.scene.index + 1
+    zone = acquired.strftime("%z")
+    to.AcquisitionDateTime = _date(acquired) + _time(acquired) + zone
+    if zone:
+        to.TimezoneOffsetFromUTC = zone
+    to.ContentDate, to.ContentTime = _date(acquired), _time(acquired)
+    if identity.time_is_file_time:
+        to.AcquisitionDeviceProcessingDescription = "Acquisition time unknown: file time used"
+    to.InstanceNumber = picture.instance_number
+    to.ImageType = list(picture.image_type)
+    to.VolumetricProperties = "VOLUME"
+    to.FocusMethod = "AUTO"
+    to.ExtendedDepthOfField = "NO"
+    # a macro photograph shows the label unless somebody looked: assume that it does
+    shows_label = picture.role in (Role.LABEL, Role.OVERVIEW)
+    to.BurnedInAnnotation = "YES" if shows_label else "NO"
+    to.SpecimenLabelInImage = "YES" if shows_label else "NO"
+    to.LossyImageCompression = "01" if picture.lossy_steps else "00"
+    if picture.lossy_steps:
+        to.LossyImageCompressionRatio = [_decimal(round(ratio, 2)) for _, ratio in picture.lossy_steps]
+        to.LossyImageCompressionMethod = [method for method, _ in picture.lossy_steps]
+
+
+def _pixels(to: Dataset, picture: Picture) -> None:
+    pixel = picture.pixel_type
+    to.SamplesPerPixel = pixel.samples_per_pixel
+    to.PhotometricInterpretation = picture.photometric
+    if pixel.samples_per_pixel > 1:
+        to.PlanarConfiguration = 0
+    else:
+        to.PresentationLUTShape = "IDENTITY"
+        to.RescaleIntercept, to.RescaleSlope = 0, 1
+    to.Rows, to.Columns = picture.frame
+    to.BitsAllocated = pixel.bits_allocated
+    to.BitsStored = pixel.bits_stored
+    to.HighBit = pixel.bits_stored - 1
+    to.PixelRepresentation = 0
+    to.NumberOfFrames = picture.number_of_frames
+
+
+def _tile_organization(to: Dataset, identity: Identity, picture: Picture) -> None:
+    names = identity.names
+    to.TotalPixelMatrixRows, to.TotalPixelMatrixColumns = picture.rows, picture.columns
+    origin = Dataset()
+    placed = picture.scene.origin_mm if picture.role in (Role.VOLUME, Role.THUMBNAIL) else None
+    x, y = placed or NOMINAL_ORIGIN_MM
+    origin.XOffsetInSlideCoordinateSystem = _decimal(x)
+    origin.YOffsetInSlideCoordinateSystem = _decimal(y)
+    to.TotalPixelMatrixOriginSequence = [origin]
+    to.ImageOrientationSlide = [_decimal(value) for value in ORIENTATION]
+    to.TotalPixelMatrixFocalPlanes = picture.focal_planes
+    to.NumberOfOpticalPaths = picture.optical_paths
+    organization = Dataset()
+    organization.DimensionOrganizationUID = names.uid("dimension organization", picture.sop_instance_uid)
+    to.DimensionOrganizationSequence = [organization]
+    to.DimensionOrganizationType = "TILED_FULL"
+
+    spacing = picture.pixel_spacing_mm
+    if spacing is None:
+        raise MissingPixelSpacing
+    measures = Dataset()
+    measures.PixelSpacing = [_decimal(value) for value in spacing]
+    measures.SliceThickness = _decimal(NOMINAL_DEPTH_MM)
+    frame_type = Dataset()
+    frame_type.FrameType = list(picture.image_type)
+    shared = Dataset()
+    shared.PixelMeasuresSequence = [measures]
+    shared.WholeSlideMicroscopyImageFrameTypeSequence = [frame_type]
+    if picture.optical_paths == 1:
+        path = Dataset()
+        path.OpticalPathIdentifier = picture.scene.optical_paths[0].identifier
+        shared.OpticalPathIdentificationSequence = [path]
+    to.SharedFunctionalGroupsSequence = [shared]
+    if picture.role in (Role.VOLUME, Role.THUMBNAIL):
+        to.ImagedVolumeWidth = picture.columns * spacing[1]
+        to.ImagedVolumeHeight = picture.rows * spacing[0]
+        to.ImagedVolumeDepth = NOMINAL_DEPTH_MM * 1000  # µm
+
+
+def _optical_path(to: Dataset, identity: Identity, picture: Picture) -> None:
+    to.OpticalPathSequence = [
+        _optical_path_item(path, picture) for path in picture.scene.optical_paths[: picture.optical_paths]
+    ]
+
+
+def _optical_path_item(path: OpticalPath, picture: Picture) -> Dataset:
+    item = Dataset()
+    item.OpticalPathIdentifier = path.identifier
+    description = path.description
+    item.IlluminationTypeCodeSequence = [code_item(BRIGHTFIELD)]
+    item.IlluminationColorCodeSequence = [code_item(FULL_SPECTRUM)]
+    if picture.pixel_type.samples_per_pixel > 1:
+        # label and macro come from other cameras than the profile is for
+        measured = path.icc_profile if picture.role in (Role.VOLUME, Role.THUMBNAIL) else b""
+        item.ICCProfile = usable_profile(measured, picture.pixel_type.samples_per_pixel)
+        if not item.ICCProfile:
+            item.ICCProfile = srgb_profile()
+            description = description or "Colours assumed to be sRGB: the scanner gave no ICC profile"
+    if description:
+        item.OpticalPathDescription = description
+    if picture.role in (Role.VOLUME, Role.THUMBNAIL):
+        if path.objective_power is not None:
+            item.ObjectiveLensPower = _decimal(path.objective_power)
+        if path.numerical_aperture is not None:
+            item.ObjectiveLensNumericalAperture = _decimal(path.numerical_aperture)
+    return item
+
+
+def nominal_spacing_mm(rows: int, columns: int, *, whole_glass: bool) -> tuple[float, float]:
+    """The scale of a label or macro photograph, which no scanner states: the short side
+    of the picture is the glass's 25 mm (a macro shows all of it, a label its end)."""
+    across = rows if whole_glass else min(rows, columns)
+    return (GLASS_WIDTH_MM / across, GLASS_WIDTH_MM / across)
+
+
+def _decimal(value: float) -> DSfloat:
+    """A DS of at most 16 characters (PS3.5 6.2): 10 significant digits, no exponent noise."""
+    text = f"{value:.10g}"
+    return DSfloat(text if len(text) <= 16 else f"{value:.8e}")
+
+
+def _date(moment: datetime) -> str:
+    return moment.strftime("%Y%m%d")
+
+
+def _time(moment: datetime) -> str:
+    return moment.strftime("%H%M%S")

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instances as Part 10 files: complete and durable, or not there at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+from archive.part10.frame_table import FrameTable
+from archive.part10.stream import Part10Stream
+from converters.errors import DamagedSlide, TargetExists
+from converters.slide import Progress, SourceFile
+from converters.writer.born import DicomInstance
+
+CHUNK_BYTES = 4 << 20
+
+
+def part10_stream(instance: DicomInstance) -> Part10Stream:
+    """The instance's one and only Part 10 form (DESIGN 1.1); its ranges count in ``blobs``."""
+    table = FrameTable.from_bytes(instance.frame_table)
+    return Part10Stream(instance.header, instance.transfer_syntax_uid, table, ())
+
+
+def part10_chunks(instance: DicomInstance) -> Iterator[bytes]:
+    """The bytes of that form, in pieces of at most 4 MiB. Raises DamagedSlide when a
+    blob ends early, OSError when it cannot be read."""
+    with ExitStack() as stack:
+        files: dict[int, BinaryIO] = {}
+        for number, blob in enumerate(instance.blobs):
+            if not isinstance(blob, bytes):
+                path = blob.path if isinstance(blob, SourceFile) else blob
+                files[number] = stack.enter_context(path.open("rb"))
+        for part in part10_stream(instance).parts():
+            if isinstance(part, bytes):
+                yield part
+                continue
+            blob = instance.blobs[part.blob_index]
+            if isinstance(blob, bytes):
+                yield blob[part.offset : part.offset + part.length]
+                continue
+            position, end = part.offset, part.offset + part.length
+            while position < end:
+                data = os.pread(files[part.blob_index].fileno(), min(CHUNK_BYTES, end - position), position)
+                if not data:
+                    raise DamagedSlide("the slide's file became shorter while it was read")
+                position += len(data)
+                yield data
+
+
+def part10_bytes(instance: DicomInstance) -> bytes:
+    """The whole form at once: for label, overview and thumbnail."""
+    return b"".join(part10_chunks(instance))
+
+
+def file_name(instance: DicomInstance) -> str:
+    """``level-0.dcm`` (the finest), ``label.dcm``; with the scene in front from the second on."""
+    scene = f"scene-{instance.scene}-" if instance.scene else ""
+    kind = f"level-{instance.level}" if instance.role == "VOLUME" else instance.role.value.lower()
+    return f"{scene}{kind}.dcm"
+
+
+def write_files(
+    instances: Sequence[DicomInstance], folder: Path, progress: Progress | None = None
+) -> list[Path]:
+    """Write each instance into ``folder``, which must not exist yet.
+
+    All is written and fsynced under another name beside it, then renamed: on any
+    error nothing is left. Raises TargetExists, OSError (disk full).
+    """
+    if folder.exists():
+        raise TargetExists(folder.name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    total = sum(part10_stream(instance).length for instance in instances)
+    done = 0
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+    try:
+        for instance in instances:
+            with (partial / file_name(instance)).open("xb") as file:
+                for chunk in part10_chunks(instance):
+                    file.write(chunk)
+                    done += len(chunk)
+                    if progress is not None:
+                        progress(done, total)
+                file.flush()
+                os.fsync(file.fileno())
+        partial.chmod(0o755)
+        _sync_folder(partial)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if folder.exists():
+                raise TargetExists(folder.name) from None
+            raise
+        _sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return [folder / file_name(instance) for instance in instances]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

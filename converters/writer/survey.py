@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a level's tiles really are, read from every tile's head and last bytes.
+
+The transfer syntax follows from the codestreams, never from the file's type, and one
+level has one: mixed sampling or colour means that the tiles cannot be copied. Nearly
+all tiles of a level begin with the same bytes, so each distinct head is parsed once.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archive.part10.codestream import (
+    Codestream,
+    jpeg_segments,
+    photometric,
+    sniff,
+    splice_tables,
+    transfer_syntax,
+)
+from archive.part10.errors import Part10Error
+from converters.errors import DamagedSlide
+from converters.slide import Coding, Level
+
+ADOBE_RGB, ADOBE_YCBCR = 0, 1
+FIRST_READ = 64
+HEAD_BYTES = 4096
+MOST_HEAD_BYTES = 65536  # a tile that carries its own ICC profile
+TAIL_BYTES = 64
+EOI = b"\xff\xd9"  # JPEG's end, and JPEG 2000's
+COPYABLE = {
+    "1.2.840.10008.1.2.4.50": ("RGB", "YBR_FULL_422", "MONOCHROME2"),
+    "1.2.840.10008.1.2.4.51": ("RGB", "YBR_FULL_422", "MONOCHROME2"),
+    "1.2.840.10008.1.2.4.90": ("YBR_RCT", "RGB", "MONOCHROME2"),
+    "1.2.840.10008.1.2.4.91": ("YBR_ICT", "RGB", "MONOCHROME2"),
+}
+"""Transfer syntax -> Photometric Interpretations of codestreams that are legal as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A distinct head: what it says, and what must stand before the tile's bytes after
+    the first ``skip`` of them."""
+
+    codestream: Codestream
+    transfer_syntax_uid: str
+    photometric: str
+    prefix: bytes
+    skip: int
+    findings: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What must be the same in all tiles of a DICOM image."""
+        stream = self.codestream
+        return (
+            stream.format, stream.sof, stream.rows, stream.columns, stream.components, stream.bits,
+            stream.sampling, self.transfer_syntax_uid, self.photometric,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """A level's tiles. ``lengths`` are without what follows a tile's end marker; ids of
+    absent tiles are 0. ``why_not_copied`` is "" when every tile is legal in DICOM as it is."""
+
+    kinds: tuple[Kind, ...]
+    kind_ids: NDArray[np.uint16]
+    lengths: NDArray[np.uint64]
+    why_not_copied: str = ""
+    findings: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> Kind:
+        return self.kinds[0]
+
+
+@dataclass
+class _Heads:
+    """The distinct heads met so far."""
+
+    level: Level
+    kinds: list[Kind] = field(default_factory=list)
+    known: list[tuple[bytes, int]] = field(default_factory=list)
+
+    def find(self, head: bytes) -> int | None:
+        for start, kind_id in self.known:
+            if head.startswith(start):
+                return kind_id
+        return None
+
+    def learn(self, head: bytes) -> tuple[int, int] | None:
+        """(kind id, length of the head); None when it is not complete in ``head``."""
+        end = _head_length(head)
+        if end is None:
+            return None
+        kind = _classify(head[:end], self.level)
+        if kind not in self.kinds:
+            self.kinds.append(kind)
+        kind_id = self.kinds.index(kind)
+        if len(self.known) < 64:  # no level has so many; a hostile one must not slow us down
+            self.known.insert(0, (head[:end], kind_id))
+        if len(self.kinds) > 4096:
+            raise DamagedSlide(f"level {self.level.index} has thousands of different tile heads")
+        return kind_id, end
+
+
+def survey(level: Level, path: Path) -> Survey:
+    """Read every tile's head and end. Raises DamagedSlide for tiles that are none."""
+    tiles = level.tiles
+    lengths = tiles.lengths.copy()
+    kind_ids = np.zeros(len(tiles), dtype=np.uint16)
+    present = np.flatnonzero(~tiles.absent)
+    if not present.size:
+        raise DamagedSlide(f"level {level.index} has no tiles")
+    heads = _Heads(level)
+    first_read, unended, trimmed = FIRST_READ, 0, 0
+    pread = os.pread
+    with path.open("rb") as file:
+        fd = file.fileno()
+        for index, offset, length in zip(
+            present.tolist(), tiles.offsets[present].tolist(), lengths[present].tolist(), strict=True
+        ):
+            head = pread(fd, min(first_read, length), offset)
+            kind_id = heads.find(head)
+            if kind_id is None:
+                kind_id, end = _learn(heads, fd, offset, length, index)
+                first_read = max(first_read, end)
+            if kind_id:
+                kind_ids[index] = kind_id
+            if pread(fd, 2, offset + length - 2) != EOI:
+                true_length = _true_length(fd, offset, length)
+                if true_length:
+                    lengths[index] = true_length
+                    trimmed += 1
+                else:
+                    unended += 1
+    return _judged(heads, kind_ids, lengths, unended, trimmed)
+
+
+def _learn(heads: _Heads, fd: int, offset: int, length: int, index: int) -> tuple[int, int]:
+    for size in (HEAD_BYTES, MOST_HEAD_BYTES):
+        try:
+            learned = heads.learn(os.pread(fd, min(size, length), offset))
+        except Part10Error:
+            break
+        if learned is not None:
+            return learned
+        if size >= length:
+            break
+    raise DamagedSlide(f"tile {index + 1} of level {heads.level.index} is damaged")
+
+
+def _true_length(fd: int, offset: int, length: int) -> int:
+    """Bytes up to and including the end marker, with only fill after it; 0 without one."""
+    size = min(TAIL_BYTES, length)
+    tail = os.pread(fd, size, offset + length - size).rstrip(b"\x00\xff")
+    if tail.endswith(b"\xd9"):  # its 0xFF was not stripped: 0xD9 stands after it
+        tail_end = len(tail)
+        if tail[tail_end - 2 : tail_end] == EOI:
+            return length - size + tail_end
+    return 0
+
+
+def _head_length(head: bytes) -> int | None:
+    """Bytes before the entropy-coded data: through JPEG's SOS, up to JPEG 2000's first SOT."""
+    if head[:2] == b"\xff\xd8":
+        segments = jpeg_segments(head)
+        if segments and segments[-1][0] == 0xDA:
+            return segments[-1][2]
+        return None
+    position = 2
+    while position + 4 <= len(head):
+        marker = int.from_bytes(head[position : position + 2])
+        if marker == 0xFF90:
+            return position
+        if marker < 0xFF00:
+            break
+        position += 2 + int.from_bytes(head[position + 2 : position + 4])
+    return None
+
+
+def _classify(head: bytes, level: Level) -> Kind:
+    stream = sniff(head)
+    prefix, skip = b"", 0
+    findings: list[str] = []
+    if stream.format == "jpeg":
+        tables = b"" if stream.has_tables else level.tiles.jpeg_tables
+        adobe = _missing_adobe(stream, level, head, findings)
+        if tables or adobe is not None:
+            prefix, skip = splice_tables(tables, adobe), 2
+            stream = sniff(prefix + head[skip:])
+        if not stream.has_tables:
+            findings.append("tiles without quantisation or Huffman tables")
+    colours = photometric(stream)
+    if stream.format == "jpeg2000" and not stream.mct and stream.components == 3:
+        if level.coding is Coding.JPEG_2000_YCBCR or stream.subsampled:
+            colours = "YBR_FULL_422" if stream.subsampled else "YBR_FULL"
+    return Kind(stream, transfer_syntax(stream) or "", colours, prefix, skip, tuple(findings))
+
+
+def _missing_adobe(stream: Codestream, level: Level, head: bytes, findings: list[str]) -> int | None:
+    """The Adobe transform that must be added, so that the codestream says of its colours
+    what the file says; None where it does, or cannot be made to."""
+    says = {"RGB": True, "YBR_FULL_422": False}.get(photometric(stream))
+    if says is None or level.container_rgb is None or says is level.container_rgb:
+        return None
+    if stream.adobe_transform is not None or b"JFIF\0" in head[:24]:
+        findings.append("the file and its JPEG tiles disagree on the colours: the tiles were believed")
+        return None
+    return ADOBE_RGB if level.container_rgb else ADOBE_YCBCR
+
+
+def _judged(
+    heads: _Heads, kind_ids: NDArray[np.uint16], lengths: NDArray[np.uint64], unended: int, trimmed: int
+) -> Survey:
+    level = heads.level
+    kinds = tuple(heads.kinds)
+    findings = [f"level {level.index}: {text}" for text in dict.fromkeys(t for k in kinds for t in k.findings)]
+    first = kinds[0]
+    if any(not kind.codestream.has_tables for kind in kinds if kind.codestream.format == "jpeg"):
+        raise DamagedSlide(f"tiles of level {level.index} have no quantisation or Huffman tables")
+    if unended and first.codestream.format == "jpeg":
+        raise DamagedSlide(f"{unended} tiles of level {level.index} have no end marker")
+    if unended:
+        findings.append(f"level {level.index}: {unended} tiles have no end marker")
+    if trimmed:
+        findings.append(f"level {level.index}: {trimmed} tiles have fill after their end, not copied")
+    return Survey(kinds, kind_ids, lengths, _why_not_copied(kinds, level), tuple(findings))
+
+
+def _why_not_copied(kinds: tuple[Kind, ...], level: Level) -> str:
+    if len({kind.shape for kind in kinds}) > 1:
+        return "tiles differ in size, sampling or colour"
+    first = kinds[0]
+    stream = first.codestream
+    if (stream.rows, stream.columns) != (level.tile_rows, level.tile_columns):
+        return "tiles are not as large as the file says"
+    if stream.components != level.pixel_type.samples_per_pixel:
+        return "tiles have other samples than the file says"
+    if first.photometric not in COPYABLE.get(first.transfer_syntax_uid, ()):
+        named = f"{stream.format} {stream.sof:#x}" if stream.sof is not None else stream.format
+        return f"no legal DICOM form for {named} of {first.photometric or 'unknown'} samples"
+    return ""
