@@ -15,9 +15,12 @@ from urllib.parse import unquote, urlsplit
 import peewee
 from playhouse.pool import MaxConnectionsExceeded
 
+from archive.access import Scope
 from archive.errors import Busy, StorageFailed
 from archive.index import migrations, sequence
 from archive.index.models import Models, make_models
+from archive.index.query import Query
+from archive.index.search import Found, Row, Search
 from archive.index.writer import SqliteWriter, WriteLock, refusal
 
 T = TypeVar("T")
@@ -55,6 +58,7 @@ class Index:
         self.dialect = dialect
         self.models = make_models(database)
         self._run_dir = run_dir
+        self._search = Search(dialect, self.read, self.data_version)
 
     @staticmethod
     def open(url: str, *, run_dir: Path) -> "Index":
@@ -93,6 +97,14 @@ class Index:
     def data_version(self) -> str:
         """A token that differs once any process has committed a change; cheap, any thread."""
         raise TypeError("an index has a dialect")
+
+    def find(self, query: Query, scope: Scope) -> Found:
+        """One page of a query's rows, and how many are left. Raises BadQuery."""
+        return self._search.find(query, scope)
+
+    def iterate(self, query: Query, scope: Scope) -> Iterator[Row]:
+        """All rows of a query, a page of 1,000 at a time by keyset."""
+        return self._search.iterate(query, scope)
 
     def sequence(self) -> int:
         """Number audit events and changes that have no ``seq`` yet; returns how many.

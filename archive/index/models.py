@@ -188,8 +188,9 @@ def make_models(database: Any) -> Models:
         ``record_key`` with the header's and JSON's offset and length names the current
         revision; the table and the absent-tile bitmap (``table_*``, ``absent_*``) stay
         in the base's record, ``base_record_key``. ``bulk``: JSON list of
-        {path, vr, blob_index, offset, length}. ``origin``: ``received``, ``born`` or
-        ``converted``. ``image_type``: values joined by a backslash."""
+        [path, vr, offset, length, encapsulated], in blob 0. ``origin``: ``received``,
+        ``bare`` (received without preamble and group 2), ``born`` or ``converted``.
+        ``image_type``: values joined by a backslash."""
 
         id = BigAutoField()
         study = _link(Study, "instances")

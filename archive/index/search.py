@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running queries: pages, continued by keyset, and how much is left.
+
+Bounded caches, valid for one state of the database: where the next page of a query
+begins (so an offset costs what a keyset costs), and how many rows it has in all.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from archive.access import Scope
+from archive.index.columns import Level
+from archive.index.query import Cursor, Query, compile, compile_count
+
+V = TypeVar("V")
+Row = dict[str, Any]
+
+PAGE = 1000  # rows between two fetches of a stream: no cursor outlives a page
+COUNT_CAP = 100_000
+CACHE_ENTRIES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A page of result rows, keyed ``table.column``, and how many follow them; with
+    ``exact`` False there are at least that many."""
+
+    rows: list[Row]
+    remaining: int
+    exact: bool = True
+
+
+class Search:
+    """The queries of one index."""
+
+    def __init__(
+        self,
+        dialect: str,
+        read: Callable[[], AbstractContextManager[Any]],
+        data_version: Callable[[], str],
+    ) -> None:
+        self._dialect = dialect
+        self._read = read
+        self._data_version = data_version
+        self._anchors: _Versioned[Cursor] = _Versioned()
+        self._counts: _Versioned[int] = _Versioned()
+
+    def find(self, query: Query, scope: Scope) -> Found:
+        """One page. Without a limit: at most ``MAX_LIMIT`` rows, see :meth:`iterate`."""
+        limit = query.limit
+        if limit == 0:
+            total, exact = self._count(query, scope, self._data_version())
+            return Found([], max(0, total - query.offset), exact)
+        version = self._data_version()
+        unpaged = (scope, replace(query, offset=0, limit=None, include=()))
+        after = self._anchors.get(version, (*unpaged, query.offset)) if query.offset else None
+        with self._read() as database:
+            rows = self._fetch(database, query, scope, after, None if limit is None else limit + 1)
+        if limit is None or len(rows) <= limit:
+            return Found(rows, 0)
+        del rows[limit:]
+        end = query.offset + len(rows)
+        self._anchors.put(version, (*unpaged, end), cursor_of(rows[-1], query.level))
+        total, exact = self._count(query, scope, version)
+        return Found(rows, max(1, total - end), exact)
+
+    def iterate(self, query: Query, scope: Scope) -> Iterator[Row]:
+        """All rows, fetched by keyset a page at a time; ``limit`` and ``offset`` hold."""
+        left = query.limit
+        after: Cursor | None = None
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            with self._read() as database:
+                rows = self._fetch(database, query, scope, after, size)
+            yield from rows
+            if len(rows) < size:
+                return
+            after = cursor_of(rows[-1], query.level)
+            left = None if left is None else left - len(rows)
+
+    def _fetch(
+        self, database: Any, query: Query, scope: Scope, after: Cursor | None, limit: int | None
+    ) -> list[Row]:
+        sql, parameters = compile(query, scope, self._dialect, after=after, limit=limit)
+        cursor = database.execute_sql(sql, parameters)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+
+    def _count(self, query: Query, scope: Scope, version: str) -> tuple[int, bool]:
+        """How many rows the whole query has, and whether that is exact."""
+        key = (scope, replace(query, offset=0, limit=None, include=()))
+        total = self._counts.get(version, key)
+        if total is None:
+            cap = max(COUNT_CAP, query.offset * 2)
+            sql, parameters = compile_count(query, scope, self._dialect, cap=cap)
+            with self._read() as database:
+                total = int(database.execute_sql(sql, parameters).fetchone()[0])
+            self._counts.put(version, key, total)
+        by_counters = not query.constrains and query.level != Level.STUDY
+        return total, by_counters or total < COUNT_CAP
+
+
+def cursor_of(row: Row, level: Level) -> Cursor:
+    """The order keys of a row, to continue behind it."""
+    keys = ("study.study_date", "study.id", "series.id", "instance.id")
+    return tuple(row[key] for key in keys[: level + 1])
+
+
+class _Versioned(Generic[V]):
+    """A small cache, least recently used first out, emptied when the data changed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._version = ""
+        self._entries: OrderedDict[object, V] = OrderedDict()
+
+    def get(self, version: str, key: object) -> V | None:
+        with self._lock:
+            if version != self._version or key not in self._entries:
+                return None
+            self._entries.move_to_end(key)
+            return self._entries[key]
+
+    def put(self, version: str, key: object, value: V) -> None:
+        with self._lock:
+            if version != self._version:
+                self._entries.clear()
+                self._version = version
+            self._entries[key] = value
+            if len(self._entries) > CACHE_ENTRIES:
+                self._entries.popitem(last=False)
