@@ -4,7 +4,6 @@
 import logging
 import threading
 from collections.abc import Callable
-from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -215,7 +214,7 @@ class PeerAssociation(Association):  # type: ignore[misc]
             self, timeout_s=server.settings.association_timeout_s,
             maximum_length=server.settings.maximum_pdu_bytes,
         )
-        self.dimse = Messages(self, partial(server.open_reception, self))
+        self.dimse = Messages(self, server.open_reception)
         self.acse_timeout = server.ae.acse_timeout  # sets the timers of the new upper layer
         self.network_timeout = server.ae.network_timeout
 

@@ -4,10 +4,11 @@
 import contextlib
 import errno
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable
+from socket import SHUT_RDWR
+from socket import socket as Socket  # the server has an attribute of that name
 from socketserver import TCPServer
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,10 @@ from pynetdicom import _config, evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.transport import AddressInformation, AssociationServer, RequestHandler
 
+from archive.part10.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from gateway.dimse.admission import Admission
 from gateway.dimse.association import PeerAssociation
 from gateway.dimse.echo import on_c_echo
-from gateway.dimse.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gateway.dimse.peers import PeerTable
 from gateway.dimse.store import Reception, on_c_store
 from gateway.dimse.upper_layer import DeadlineSocket
@@ -46,9 +47,9 @@ class _Handler(RequestHandler):  # type: ignore[misc]
 class DimseServer(AssociationServer):  # type: ignore[misc]
     """pynetdicom's server on an inherited socket, with our associations."""
 
-    socket: socket.socket
+    socket: Socket
 
-    def __init__(self, archive: "Archive", listener: socket.socket, settings: DimseSettings) -> None:
+    def __init__(self, archive: "Archive", listener: Socket, settings: DimseSettings) -> None:
         _configure_library()
         self.archive = archive
         self.settings = settings
@@ -59,7 +60,7 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
         self._changed = threading.Condition()
         entity = ApplicationEntity(settings.ae_title)
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        entity.implementation_version_name = IMPLEMENTATION_VERSION
         entity.maximum_pdu_size = settings.maximum_pdu_bytes
         entity.acse_timeout = settings.association_timeout_s
         entity.network_timeout = settings.idle_timeout_s
@@ -79,7 +80,7 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
     def server_activate(self) -> None:
         self.socket.listen(_BACKLOG)
 
-    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+    def get_request(self) -> tuple[Socket, tuple[str, int]]:
         try:
             return self.socket.accept()
         except OSError as error:
@@ -88,7 +89,7 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
                 time.sleep(_OUT_OF_DESCRIPTORS_WAIT_S)
             raise
 
-    def start_association(self, connection: socket.socket, address: tuple[str, int]) -> None:
+    def start_association(self, connection: Socket, address: tuple[str, int]) -> None:
         """Count the connection, then start its threads; before that it costs nothing."""
         connection.settimeout(self.settings.association_timeout_s)
         admitted = self.admission.admit(address[0], lambda: _hang_up(connection))
@@ -122,13 +123,12 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
             self._changed.notify_all()
 
     def open_reception(
-        self, association: PeerAssociation, *, sop_class_uid: str, sop_instance_uid: str,
-        transfer_syntax_uid: str,
+        self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str
     ) -> Reception:
         """A place in the spool for the data set that follows."""
         return Reception(
             self.archive.stage, sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid,
-            transfer_syntax_uid=transfer_syntax_uid, source_ae_title=association.requestor.ae_title.strip(),
+            transfer_syntax_uid=transfer_syntax_uid,
         )
 
     def stop_accepting(self) -> None:
@@ -155,7 +155,7 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
 
 def serve(
     archive: "Archive",
-    listener: socket.socket,
+    listener: Socket,
     settings: DimseSettings,
     ready: Callable[[], None],
     stop: threading.Event,
@@ -179,10 +179,10 @@ def serve(
         server.drain(drain_s)
 
 
-def _hang_up(connection: socket.socket) -> None:
+def _hang_up(connection: Socket) -> None:
     """End a connection whose threads may be reading from it: they see its end."""
     with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(SHUT_RDWR)
 
 
 def _configure_library() -> None:

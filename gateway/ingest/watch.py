@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Watched folders: what settles there becomes a job, once.
+
+A file is known by (path, inode, size, time) and then by its digest: the archive
+remembers both, so neither a restart nor a second copy takes a slide in twice.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from archive.access import Principal
+from gateway.ingest.completeness import why_incomplete
+from gateway.ingest.listing import Tree
+from gateway.ingest.settling import Seen, Settling
+from gateway.ingest.worker import INGEST, IngestJob
+from gateway.logs import hashed
+from gateway.settings import WatchSettings
+
+if TYPE_CHECKING:
+    from archive.service import Archive
+
+log = logging.getLogger(__name__)
+
+# A file that is quiet but incomplete is waited for that many times ``settle_s``; then it
+# is taken as it is, so that the reason is shown instead of nothing happening.
+PATIENCE = 15
+_REPEAT_ERROR_S = 60.0
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One folder of the settings."""
+
+    root: Path
+    tree: Tree
+    settling: Settling
+    incomplete: dict[str, int] = field(default_factory=dict)  # identity -> how often found so
+    complained: dict[str, float] = field(default_factory=dict)  # error -> when it was logged
+
+
+class Watcher:
+    """Looks at the folders; :meth:`look` is one pass and never raises for a folder."""
+
+    def __init__(self, archive: "Archive", settings: WatchSettings) -> None:
+        self._archive = archive
+        self._settings = settings
+        self._principal = Principal("watch", "ingest")
+        self._folders = [
+            _Watched(Path(text), Tree(Path(text)), Settling(settings.settle_s)) for text in settings.folders
+        ]
+
+    def look(self, now: float) -> int:
+        """One pass over all folders at monotonic second ``now``; how many jobs it made."""
+        return sum(self._look_at(watched, now) for watched in self._folders)
+
+    def _look_at(self, watched: _Watched, now: float) -> int:
+        made = 0
+        listing = watched.tree.look(now, watched.settling.waiting_folders())
+        quiet = watched.settling.look(listing, now)
+        for folder, why in watched.tree.errors.items():
+            self._complain(watched, f"{hashed(str(watched.root / folder))}: {why}", now)
+        for seen in quiet:
+            try:
+                made += self._take(watched, seen, now)
+            except Exception:  # a busy database, a vanished share: this file waits, others go on
+                log.exception("%s could not be taken yet", hashed(seen.path))
+                watched.settling.put_back(seen, now)
+        return made
+
+    def _take(self, watched: _Watched, seen: Seen, now: float) -> bool:
+        """Make the job for a quiet file, unless it was dealt with or is not all there."""
+        folder = str(watched.root)
+        if self._archive.watched(folder, seen.identity) is not None:
+            return False
+        try:
+            missing = why_incomplete(watched.root / seen.path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            missing = None  # the job fails with the reason, and shows it
+        patience = watched.incomplete.get(seen.identity, 0)
+        if missing is not None and patience < PATIENCE:
+            watched.incomplete[seen.identity] = patience + 1
+            watched.settling.put_back(seen, now)
+            return False
+        watched.incomplete.pop(seen.identity, None)
+        job = IngestJob(
+            path=str(watched.root / seen.path), name=seen.path, folder=folder, identity=seen.identity,
+            delete_source=self._settings.delete_source,
+        )
+        scope = self._archive.policy.scope(self._principal)
+        job_id = self._archive.enqueue(
+            INGEST, job.payload(), principal=self._principal, scope=scope, key=seen.identity
+        )
+        log.info("job %d: %s of %d bytes", job_id, hashed(seen.path), seen.size_bytes)
+        return True
+
+    def _complain(self, watched: _Watched, error: str, now: float) -> None:
+        """Log an unreadable folder, again every minute for as long as it lasts."""
+        last = watched.complained.get(error)
+        if last is None or now - last >= _REPEAT_ERROR_S:
+            watched.complained[error] = now
+            log.error("watched folder %s", error)
+
+
+def watch(
+    archive: "Archive",
+    settings: WatchSettings,
+    secret: bytes,
+    ready: Callable[[], None],
+    stop: threading.Event,
+) -> None:
+    """Look at ``settings.folders`` (absolute paths) until ``stop`` is set.
+
+    ``ready`` is called after the first look. ``secret`` is the site's; the jobs use it.
+    """
+    watcher = Watcher(archive, settings)
+    watcher.look(time.monotonic())
+    ready()
+    while not stop.wait(settings.poll_s):
+        watcher.look(time.monotonic())
