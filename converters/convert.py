@@ -19,8 +19,15 @@ from converters.writer.survey import survey
 from converters.writer.uids import PUBLIC_SECRET
 
 __all__ = [
-    "ConvertOptions", "Converted", "Inspection", "InspectedImage", "InspectedLevel",
-    "convert", "inspect", "open_slide", "source_digest",
+    "ConvertOptions",
+    "Converted",
+    "InspectedImage",
+    "InspectedLevel",
+    "Inspection",
+    "convert",
+    "inspect",
+    "open_slide",
+    "source_digest",
 ]  # fmt: skip
 
 
@@ -225,8 +232,11 @@ def _inspected(slide: Slide, answers: dict[str, str | None]) -> Inspection:
 
 
 CARRIED = frozenset(
-    "appmag mpp scanscope id date time zone left top barcode scannertype objective na".split()
-) | {"scanscope id", "time zone", "scanner type", "objective na", "na"}
+    {
+        "appmag", "mpp", "scanscope id", "scannertype", "scanner type", "objective na", "na",
+        "date", "time", "time zone", "left", "top", "barcode",
+    }
+)  # fmt: skip
 """Keys of vendors' descriptions whose values get into headers; the rest stay in the original."""
 
 

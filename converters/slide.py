@@ -91,7 +91,8 @@ class Level:
     ``downsample`` is 1.0 for the finest level; ``resampled`` says that the scanner
     computed it. ``overlap`` is how many (rows, columns) neighbouring tiles share.
     ``container_rgb`` is what the file says of its colours (None: nothing): it decides
-    for a JPEG without an Adobe or JFIF marker.
+    for a JPEG without an Adobe or JFIF marker. ``reference`` decodes the tile of a frame
+    index the reader's own way, to prove by; None where its colours would not be RGB.
     """
 
     index: int
@@ -108,6 +109,7 @@ class Level:
     optical_paths: int = 1
     focal_planes: int = 1
     overlap: tuple[int, int] = (0, 0)
+    reference: Callable[[int], NDArray[np.uint8]] | None = None
     history: str = ""  # the vendor's words for how it was compressed: index only
 
     @property

@@ -14,7 +14,7 @@ Sources: openslide.org/formats/aperio; TIFF 6.0; TIFF Technical Note 2.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tifffile
@@ -127,7 +127,7 @@ def _slide(tiff: "tifffile.TiffFile", probe: Probe) -> Slide:
 
 
 def _pages(tiff: "tifffile.TiffFile") -> Sequence["tifffile.TiffPage"]:
-    pages = []
+    pages: list[tifffile.TiffPage] = []
     for page in tiff.pages:
         if len(pages) == MAX_PAGES:
             raise DamagedSlide(f"more than {MAX_PAGES} pages")
@@ -166,7 +166,7 @@ def _levels(
         rows, columns = int(page.imagelength), int(page.imagewidth)
         if levels and columns == levels[-1].columns:
             raise UnsupportedPixels("two levels of the same size: focal planes in SVS are not read")
-        scale = (first.imagelength / rows, first.imagewidth / columns)
+        scale = _scale(first, rows, columns)
         if levels and not 0.8 < scale[0] / scale[1] < 1.25:
             findings.append(f"page {page.index} is tiled but of another shape than the slide: left out")
             continue
@@ -183,10 +183,21 @@ def _levels(
                 pixel_spacing_mm=(spacing[0] * scale[0], spacing[1] * scale[1]) if spacing else None,
                 downsample=scale[1],
                 container_rgb={RGB: True, YCBCR: False}.get(int(page.photometric)),
+                reference=_reference(page),
                 history=page.description,
             )
         )
     return tuple(levels)
+
+
+def _scale(first: "tifffile.TiffPage", rows: int, columns: int) -> tuple[float, float]:
+    """How many pixels of the first page one of this page covers (rows, columns). Scanners
+    reduce by whole numbers and cut off what is left over, so a whole one is preferred."""
+    factor = max(1, round(first.imagewidth / columns))
+    sizes = ((first.imagelength, rows), (first.imagewidth, columns))
+    if all(size // factor <= part <= -(-size // factor) for size, part in sizes):
+        return float(factor), float(factor)
+    return first.imagelength / rows, first.imagewidth / columns
 
 
 def _coding(page: "tifffile.TiffPage") -> Coding:
@@ -230,6 +241,23 @@ def _tile_map(page: "tifffile.TiffPage", size_bytes: int) -> TileMap:
     return TileMap(offsets, lengths, jpeg_tables=page.jpegtables or b"")
 
 
+def _reference(page: "tifffile.TiffPage") -> Callable[[int], NDArray[np.uint8]] | None:
+    """Tiles decoded by tifffile, which knows nothing of how we splice."""
+    if int(page.compression) == 33003:
+        return None  # given as YCbCr
+
+    def decode(index: int) -> NDArray[np.uint8]:
+        handle = page.parent.filehandle
+        handle.seek(page.dataoffsets[index])
+        data = handle.read(page.databytecounts[index])
+        tables = {"jpegtables": page.jpegtables} if int(page.compression) == 7 else {}
+        pixels, _, _ = page.decode(data, index, _fullsize=True, **tables)
+        shaped: NDArray[np.uint8] = np.asarray(pixels).reshape(page.tilelength, page.tilewidth, -1)
+        return shaped
+
+    return decode
+
+
 def _associated(page: "tifffile.TiffPage", role: Role) -> AssociatedImage:
     compression = int(page.compression)
     if compression not in LOSSLESS and compression not in LOSSY_METHODS:
@@ -265,10 +293,13 @@ def _tiff_spacing_mm(page: "tifffile.TiffPage") -> tuple[float, float] | None:
     Taken only where they can be a microscope's: 0.02 to 20 µm. (72 per inch is what
     libraries write when they do not know.)
     """
-    unit = {2: 25.4, 3: 10.0}.get(int(_value(page, "ResolutionUnit", 0)))
+    tags = page.tags
+    if not {"ResolutionUnit", "XResolution", "YResolution"} <= {tag.name for tag in tags}:
+        return None
+    unit = {2: 25.4, 3: 10.0}.get(int(tags["ResolutionUnit"].value))
     spacing = []
     for name in ("YResolution", "XResolution"):
-        numerator, denominator = _value(page, name, (0, 1))
+        numerator, denominator = tags[name].value
         if unit is None or not numerator or not denominator:
             return None
         spacing.append(unit * denominator / numerator)
@@ -277,11 +308,6 @@ def _tiff_spacing_mm(page: "tifffile.TiffPage") -> tuple[float, float] | None:
     return spacing[0], spacing[1]
 
 
-def _value(page: "tifffile.TiffPage", name: str, default: object) -> "object":
-    tag = page.tags.get(name)
-    return default if tag is None else tag.value
-
-
 def _text(page: "tifffile.TiffPage", name: str) -> str:
-    value = _value(page, name, "")
-    return value if isinstance(value, str) else ""
+    tag = page.tags.get(name)
+    return tag.value if tag is not None and isinstance(tag.value, str) else ""

@@ -29,7 +29,7 @@ from converters.writer.dataset import (
 from converters.writer.metadata import UNKNOWN, Metadata
 from converters.writer.recompose import LOSSLESS_UID, lossless_frame, recompose
 from converters.writer.survey import Survey, survey
-from converters.writer.uids import Names
+from converters.writer.uids import IMPLEMENTATION_VERSION_NAME, Names
 
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
 NATIVE_BYTES = 4 << 20  # label, overview, thumbnail up to this size stay uncompressed
@@ -49,6 +49,7 @@ class DicomInstance:
 
     sop_instance_uid: str
     transfer_syntax_uid: str
+    photometric: str
     header: bytes
     frame_table: bytes
     blobs: tuple[SourceFile | bytes | Path, ...]
@@ -135,7 +136,8 @@ def _level(context: _Context, scene: Scene, level: Level, number: int) -> DicomI
     if found.why_not_copied:
         made = recompose(level, found, path, _scratch(context))
         transfer_syntax_uid, colours = LOSSLESS_UID, made.photometric
-        table, blobs, pixel_bytes = made.frame_table, (made.path,), made.size_bytes
+        table, pixel_bytes = made.frame_table, made.size_bytes
+        blobs: tuple[SourceFile | bytes | Path, ...] = (made.path,)
     else:
         transfer_syntax_uid, colours = found.first.transfer_syntax_uid, found.first.photometric
         blank = blank_tile(found.first) if level.tiles.absent.any() else b""
@@ -167,7 +169,8 @@ def _level(context: _Context, scene: Scene, level: Level, number: int) -> DicomI
     return DicomInstance(
         sop_instance_uid=uid,
         transfer_syntax_uid=transfer_syntax_uid,
-        header=encode_header(dataset(context.identity, picture), transfer_syntax_uid),
+        photometric=colours,
+        header=_header(context, picture, transfer_syntax_uid),
         frame_table=table,
         blobs=blobs,
         role=Role.VOLUME,
@@ -252,7 +255,8 @@ def _associated(
     return DicomInstance(
         sop_instance_uid=uid,
         transfer_syntax_uid=transfer_syntax_uid,
-        header=encode_header(dataset(context.identity, picture), transfer_syntax_uid),
+        photometric=colours,
+        header=_header(context, picture, transfer_syntax_uid),
         frame_table=encode_direct([0], [len(frame)]),
         blobs=(frame,),
         role=image.role,
@@ -265,6 +269,14 @@ def _associated(
         pixel_bytes=len(frame),
         scene=image.scene,
         why_not_born=f"{image.compression} image decoded once, kept without loss",
+    )
+
+
+def _header(context: _Context, picture: Picture, transfer_syntax_uid: str) -> bytes:
+    return encode_header(
+        dataset(context.identity, picture),
+        transfer_syntax_uid,
+        implementation_version=IMPLEMENTATION_VERSION_NAME,
     )
 
 

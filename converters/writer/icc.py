@@ -56,7 +56,8 @@ def _fixed(*values: float) -> bytes:
 def _text(text: str) -> bytes:
     encoded = text.encode("utf-16-be")
     padding = b"\0" * (-len(encoded) % 4)
-    return b"mluc\0\0\0\0" + struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(encoded), 28) + encoded + padding
+    record = struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(encoded), 28)
+    return b"mluc\0\0\0\0" + record + encoded + padding
 
 
 def usable_profile(profile: bytes, samples_per_pixel: int) -> bytes:

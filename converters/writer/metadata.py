@@ -26,9 +26,11 @@ from typing import Any
 from converters.errors import BadMetadata
 
 _KNOWN = frozenset(
-    "patient study series label equipment slide pyramid pixel_spacing_mm overview frame_of_reference_uid "
-    "dimension_organization_uids contributing_equipment".split()
-)
+    {
+        "patient", "study", "series", "label", "equipment", "slide", "pyramid", "pixel_spacing_mm",
+        "overview", "frame_of_reference_uid", "dimension_organization_uids", "contributing_equipment",
+    }
+)  # fmt: skip
 _SEX = {"male": "M", "female": "F", "other": "O", "m": "M", "f": "F", "o": "O"}
 Json = Mapping[str, Any]
 
@@ -112,7 +114,7 @@ def read_metadata(source: str | bytes | Json) -> Metadata:
         raise BadMetadata("the metadata is not a JSON object")
     unknown = sorted(set(source) - _KNOWN)
     if unknown:
-        raise BadMetadata(f"unknown key {unknown[0]!r} in the metadata; known are {', '.join(sorted(_KNOWN))}")
+        raise BadMetadata(f"unknown metadata key {unknown[0]!r}: known are {', '.join(sorted(_KNOWN))}")
     patient, study, series = (_object(source, key) for key in ("patient", "study", "series"))
     label, equipment, slide = (_object(source, key) for key in ("label", "equipment", "slide"))
     return Metadata(
@@ -160,7 +162,8 @@ def _text(source: Json, where: str, key: str, longest: int = 64) -> str:
     if not isinstance(value, (str, int)) or isinstance(value, bool):
         raise BadMetadata(f"{where}.{key} is not a text")
     text = str(value).strip()
-    if len(text) > longest or "\\" in text or any(ord(letter) < 32 for letter in text if letter not in "\r\n\t"):
+    control = any(ord(letter) < 32 and letter not in "\r\n\t" for letter in text)
+    if len(text) > longest or "\\" in text or control:
         raise BadMetadata(f"{where}.{key} is longer than {longest} characters or holds forbidden ones")
     return text
 

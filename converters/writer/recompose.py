@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
 from archive.part10.codestream import photometric, sniff
 from archive.part10.frame_table import encode_direct
 from converters.codecs import CodecError, decode, encode
-from converters.codecs.decoders import ycbcr_to_rgb
 from converters.errors import DamagedSlide
 from converters.slide import Level
 from converters.writer.survey import Kind, Survey
@@ -41,7 +39,10 @@ def recompose(level: Level, found: Survey, source: Path, scratch: Path) -> Recom
     position = 0
     blank: bytes | None = None
     colours = ""
-    with source.open("rb") as file, NamedTemporaryFile("wb", dir=scratch, suffix=".frames", delete=False) as out:
+    with (
+        source.open("rb") as file,
+        NamedTemporaryFile("wb", dir=scratch, suffix=".frames", delete=False) as out,
+    ):
         for index in range(len(level.tiles)):
             if level.tiles.absent[index]:
                 blank = blank or lossless_frame(_white(level))[0]

@@ -158,11 +158,7 @@ def _true_length(fd: int, offset: int, length: int) -> int:
     """Bytes up to and including the end marker, with only fill after it; 0 without one."""
     size = min(TAIL_BYTES, length)
     tail = os.pread(fd, size, offset + length - size).rstrip(b"\x00\xff")
-    if tail.endswith(b"\xd9"):  # its 0xFF was not stripped: 0xD9 stands after it
-        tail_end = len(tail)
-        if tail[tail_end - 2 : tail_end] == EOI:
-            return length - size + tail_end
-    return 0
+    return length - size + len(tail) if tail.endswith(EOI) else 0
 
 
 def _head_length(head: bytes) -> int | None:
@@ -196,9 +192,9 @@ def _classify(head: bytes, level: Level) -> Kind:
         if not stream.has_tables:
             findings.append("tiles without quantisation or Huffman tables")
     colours = photometric(stream)
-    if stream.format == "jpeg2000" and not stream.mct and stream.components == 3:
-        if level.coding is Coding.JPEG_2000_YCBCR or stream.subsampled:
-            colours = "YBR_FULL_422" if stream.subsampled else "YBR_FULL"
+    untransformed = stream.format == "jpeg2000" and not stream.mct and stream.components == 3
+    if untransformed and (level.coding is Coding.JPEG_2000_YCBCR or stream.subsampled):
+        colours = "YBR_FULL_422" if stream.subsampled else "YBR_FULL"
     return Kind(stream, transfer_syntax(stream) or "", colours, prefix, skip, tuple(findings))
 
 
@@ -219,7 +215,8 @@ def _judged(
 ) -> Survey:
     level = heads.level
     kinds = tuple(heads.kinds)
-    findings = [f"level {level.index}: {text}" for text in dict.fromkeys(t for k in kinds for t in k.findings)]
+    texts = dict.fromkeys(text for kind in kinds for text in kind.findings)
+    findings = [f"level {level.index}: {text}" for text in texts]
     first = kinds[0]
     if any(not kind.codestream.has_tables for kind in kinds if kind.codestream.format == "jpeg"):
         raise DamagedSlide(f"tiles of level {level.index} have no quantisation or Huffman tables")
