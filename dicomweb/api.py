@@ -21,6 +21,7 @@ from dicomweb.errors import BadRequest
 api = Blueprint("api", __name__, url_prefix="/api")
 
 _MAX_LIMIT = 1000
+_MAX_SLIDES = 500
 
 
 def number_argument(name: str, default: int, *, most: int, least: int = 0) -> int:
@@ -43,7 +44,7 @@ def _plain(values: dict[str, object]) -> dict[str, object]:
 @api.get("/slides")
 def list_slides() -> Response:
     """The work list, newest first; ``search`` in names and identifiers, ``after`` a cursor."""
-    limit = number_argument("limit", 50, most=_MAX_LIMIT, least=1)
+    limit = number_argument("limit", 50, most=_MAX_SLIDES, least=1)
     found = archive().slides(
         text=request.args.get("search", ""),
         limit=limit,

@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 _UID = r"([0-9.]{1,64})"
 _FRAME = re.compile(rf"{urls.ROOT}/studies/{_UID}/series/{_UID}/instances/{_UID}/frames/([0-9]{{1,10}})")
 _PASSED_ON = ("HTTP_RANGE", "HTTP_ORIGIN")
-_EVERY_SYNTAX = (media.EXPLICIT_VR_LITTLE_ENDIAN, *media.MEDIA_TYPE_OF)
 _ROUTE = "wado.frame"
 
 Headers = list[tuple[str, str]]
+
+
+def _anything(transfer_syntax_uid: str) -> bool:
+    return True
 
 
 @lru_cache(maxsize=1024)
@@ -40,7 +43,7 @@ def choose_stored(accept: str, stored: str, lossy: bool) -> media.Representation
     against those that the codec really has.
     """
     try:
-        chosen = media.negotiate(accept, media.offer_frames(stored, _EVERY_SYNTAX, lossy=lossy))
+        chosen = media.negotiate(accept, media.offer_frames(stored, _anything, lossy=lossy))
     except (media.NotAcceptable, media.MixedMediaTypes):
         return None
     return chosen if chosen.stored else None

@@ -223,20 +223,20 @@ def given_syntax(stored: str) -> str:
     return EXPLICIT_VR_LITTLE_ENDIAN if stored in NATIVE else stored
 
 
-def offer_frames(stored: str, available: Sequence[str], *, lossy: bool, count: int = 1) -> Offer:
+def offer_frames(stored: str, can: Callable[[str], bool], *, lossy: bool, count: int = 1) -> Offer:
     """Frames of one instance (Table 10.4.1-1; DESIGN 4 "Negotiation").
 
-    ``available`` are the syntaxes that frames can be given in. A single part is given
-    for one frame only. Stored bytes answer ``transfer-syntax=*``, ``*/*``, and a type
-    without syntax when just lossy data exist (8.7.3.4). Compressed bytes under
-    ``application/octet-stream; transfer-syntax=*`` are an extension that viewers need.
+    ``can`` says whether frames can be given in a further syntax; it is asked only about
+    what the client names. A single part is given for one frame only. Stored bytes answer
+    ``transfer-syntax=*``, ``*/*``, and a type without syntax when just lossy data exist
+    (8.7.3.4). Compressed bytes under ``application/octet-stream; transfer-syntax=*`` are
+    an extension that viewers need.
     """
     own = given_syntax(stored)
     own_type = MEDIA_TYPE_OF.get(own, "application/octet-stream")
-    can = {given_syntax(uid) for uid in available} | {own}
 
     def give(media_type: str, uid: str, multipart: bool) -> Representation | None:
-        if uid not in can:
+        if uid != own and not can(uid):
             return None
         return Representation(media_type, uid, multipart, stored=uid == own)
 

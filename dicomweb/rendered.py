@@ -5,9 +5,11 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from flask import Blueprint, Response, request
 
+from archive.errors import NoSuchFrame
 from archive.values import Instance, Rendering
 from dicomweb import media, urls
 from dicomweb.context import archive, caller, web
@@ -32,6 +34,9 @@ _WINDOW_FUNCTIONS = ("linear", "linear-exact", "sigmoid")
 _ICC_PROFILES = ("no", "yes", "srgb", "adobergb", "rommrgb")
 FRAMES_PER_REQUEST = 64
 """Each is decoded and encoded: far fewer than stored frames."""
+
+THUMBNAIL_PIXELS = 256
+_NEVER_SHOWN = {"LABEL", "OVERVIEW"}  # Image Type value 3: there is writing on them
 
 
 def parse_rendering(parameters: Mapping[str, str], media_type: str, limit: int) -> Rendering:
@@ -119,17 +124,34 @@ def _pictures(found: Instance, numbers: list[int]) -> Response:
 @rendered.get(f"{STUDY}/thumbnail")
 @rendered.get(f"{SERIES}/thumbnail")
 @rendered.get(f"{INSTANCE}/thumbnail")
-@rendered.get(f"{INSTANCE}/frames/<numbers>/thumbnail")
-def retrieve_thumbnail(study: str, series: str = "", instance: str = "", numbers: str = "0") -> Response:
+def retrieve_thumbnail(study: str, series: str = "", instance: str = "") -> Response:
     """One small picture that shows no patient data (10.4.1.1.8): never label or overview."""
-    frame_number = parse_frame_list(numbers, 1)[0] if numbers != "0" else 0
     chosen = media.negotiate(accept(), media.offer_rendered(), accept_query())
-    small = web().settings.thumbnail_pixels
+    rendering = _thumbnail_rendering(chosen)
+    return _thumbnail(chosen, archive().thumbnail(study, series, instance, rendering, **caller()))
+
+
+@rendered.get(f"{INSTANCE}/frames/<numbers>/thumbnail")
+def retrieve_frame_thumbnail(study: str, series: str, instance: str, numbers: str) -> Response:
+    """One frame, small; of an instance that may be shown."""
+    (number,) = parse_frame_list(numbers, 1)
+    chosen = media.negotiate(accept(), media.offer_rendered(), accept_query())
+    found = archive().instance(study, series, instance, **caller())
+    if not _NEVER_SHOWN.isdisjoint(found.image_type[2:3]):
+        raise NoSuchFrame(number, 0)
+    rendering = _thumbnail_rendering(chosen) or Rendering(rows=THUMBNAIL_PIXELS, columns=THUMBNAIL_PIXELS)
+    return _thumbnail(chosen, archive().rendered(found, number, rendering, **caller()))
+
+
+def _thumbnail_rendering(chosen: media.Representation) -> Rendering | None:
+    """What the client asks of a thumbnail; None for the archive's own, which is kept."""
     asked = parse_rendering(request.args, chosen.media_type, web().settings.rendered_pixels)
-    rendering = Rendering(
-        chosen.media_type, asked.quality, asked.rows or small, asked.columns or small, asked.icc_profile
-    )
-    picture = archive().thumbnail(study, series, instance, frame_number, rendering, **caller())
+    if asked == Rendering():
+        return None
+    return replace(asked, rows=asked.rows or THUMBNAIL_PIXELS, columns=asked.columns or THUMBNAIL_PIXELS)
+
+
+def _thumbnail(chosen: media.Representation, picture: bytes) -> Response:
     etag = f'"{hashlib.sha256(picture).hexdigest()[:32]}"'
     if is_known(etag):
         return not_modified(etag, REVALIDATE)

@@ -44,7 +44,6 @@ class WebSettings:
 
     results_limit: int = 10_000
     parts_per_request: int = 10_000
-    thumbnail_pixels: int = 256
     rendered_pixels: int = 4_096
     """Largest rows or columns of one rendered image."""
 

@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain
 
 from flask import Blueprint, Response, request
@@ -181,7 +182,7 @@ def retrieve_frames(study: str, series: str, instance: str, numbers: str) -> Res
     found = archive().instance(study, series, instance, **caller())
     offer = media.offer_frames(
         found.transfer_syntax_uid,
-        archive().frame_codecs(found),
+        partial(archive().can_transcode, found, scope=caller()["scope"]),
         lossy=found.lossy,
         count=len(wanted),
     )

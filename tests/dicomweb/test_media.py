@@ -116,7 +116,7 @@ FRAMES = [
 def test_frames_are_given_as_the_standard_and_the_viewers_ask(
     accept, stored, lossy, further, count, expected
 ):
-    offer = offer_frames(stored, (stored, *further), lossy=lossy, count=count)
+    offer = offer_frames(stored, further.__contains__, lossy=lossy, count=count)
     if expected is None:
         with pytest.raises(NotAcceptable):
             negotiate(accept, offer)
