@@ -35,8 +35,8 @@ HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # addresses of slides hold UIDs: they go to nobody else
-    "Referrer-Policy": "no-referrer",
+    # addresses of slides hold UIDs: they go to no other site
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }

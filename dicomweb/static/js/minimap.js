@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// @ts-check
+/** The whole slide, small, with the part in view outlined; press or drag to go there. */
+
+import { request } from "./api.js";
+
+/** @typedef {import("./slide-map.js").SlideMap} SlideMap */
+/** @typedef {import("./frames.js").FrameSource} FrameSource */
+
+const LARGEST = 190; // screen pixels, the longer side
+const MAX_TILES = 36; // above, the server draws the picture
+
+export class MiniMap {
+  /** @param {HTMLCanvasElement} canvas @param {SlideMap} slideMap @param {FrameSource} frames */
+  constructor(canvas, slideMap, frames) {
+    this.canvas = canvas;
+    this.slideMap = slideMap;
+    this.frames = frames;
+    this.controller = new AbortController();
+    const { columns, rows } = slideMap.pyramid;
+    const longer = Math.max(columns, rows);
+    this.width = Math.max(24, Math.round((columns / longer) * LARGEST));
+    this.height = Math.max(24, Math.round((rows / longer) * LARGEST));
+    this.scale = Math.max(1, Math.min(3, globalThis.devicePixelRatio || 1));
+    canvas.width = this.width * this.scale;
+    canvas.height = this.height * this.scale;
+    canvas.style.width = `${this.width}px`;
+    canvas.style.height = `${this.height}px`;
+    this.picture = document.createElement("canvas");
+    this.clearPicture();
+    const { signal } = this.controller;
+    canvas.addEventListener("pointerdown", (event) => this.press(event), { signal });
+    canvas.addEventListener("pointermove", (event) => event.buttons === 1 && this.go(event), { signal });
+    void this.load();
+  }
+
+  clearPicture() {
+    this.picture.width = this.canvas.width;
+    this.picture.height = this.canvas.height;
+    const context = /** @type {CanvasRenderingContext2D} */ (this.picture.getContext("2d"));
+    context.fillStyle = this.slideMap.pyramid.bright ? "#eff0f2" : "#05070a";
+    context.fillRect(0, 0, this.picture.width, this.picture.height);
+  }
+
+  async load() {
+    const level = /** @type {import("./slide.js").Level} */ (this.slideMap.pyramid.levels.at(-1));
+    const { opticalPath, plane } = this.slideMap.tiles;
+    const context = /** @type {CanvasRenderingContext2D} */ (this.picture.getContext("2d"));
+    const [across, down] = [this.picture.width / level.columns, this.picture.height / level.rows];
+    const { signal } = this.controller;
+    if (level.tilesAcross * level.tilesDown > MAX_TILES) {
+      try {
+        const part = level.parts[0];
+        const size = `${this.picture.width * 2},${this.picture.height * 2}`;
+        const response = await request(
+          `${this.frames.base}/instances/${part.sopInstanceUid}/rendered?viewport=${encodeURIComponent(size)}`,
+          { what: "the mini map", accept: "image/jpeg", signal },
+        );
+        const bitmap = await createImageBitmap(await response.blob());
+        context.drawImage(bitmap, 0, 0, this.picture.width, this.picture.height);
+        this.draw();
+      } catch {
+        // the plain ground with the outline still tells where one is; tiles report real trouble
+      }
+      return;
+    }
+    const jobs = [];
+    for (let row = 0; row < level.tilesDown; row += 1) {
+      for (let column = 0; column < level.tilesAcross; column += 1) {
+        const frame = level.frameAt(column, row, opticalPath, plane);
+        if (!frame) continue;
+        jobs.push(
+          this.frames.bitmap(frame, opticalPath, signal).then((bitmap) => {
+            context.drawImage(
+              bitmap,
+              column * level.tileColumns * across,
+              row * level.tileRows * down,
+              level.tileColumns * across,
+              level.tileRows * down,
+            );
+            bitmap.close();
+            this.draw();
+          }),
+        );
+      }
+    }
+    await Promise.allSettled(jobs); // a tile that failed here fails in the main view too, which says so
+  }
+
+  /** Draw picture and outline. */
+  draw() {
+    const context = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext("2d"));
+    context.drawImage(this.picture, 0, 0);
+    const corners = this.slideMap.corners();
+    if (!corners) return;
+    const { columns } = this.slideMap.pyramid;
+    const factor = this.canvas.width / columns;
+    const points = corners.map(([x, y]) => [x * factor, -y * factor]);
+    const inside = points.some(([x, y]) => x > 1 && y > 1 && x < this.canvas.width - 1 && y < this.canvas.height - 1);
+    if (!inside) return; // the whole slide is in view
+    const trace = () => {
+      context.beginPath();
+      points.forEach(([x, y], index) => (index ? context.lineTo(x, y) : context.moveTo(x, y)));
+      context.closePath();
+    };
+    const [width, height] = [this.canvas.width, this.canvas.height];
+    context.fillStyle = "rgb(12 17 22 / 34%)";
+    trace();
+    context.rect(0, 0, width, height);
+    context.fill("evenodd");
+    trace();
+    context.lineJoin = "round";
+    context.lineWidth = 3.5 * this.scale;
+    context.strokeStyle = "rgb(255 255 255 / 85%)";
+    context.stroke();
+    context.lineWidth = 1.75 * this.scale;
+    context.strokeStyle = "#0f6073";
+    context.stroke();
+    // at high power the outline shrinks to a dot: a cross hair keeps it findable
+    const spread = Math.max(...points.map(([x]) => x)) - Math.min(...points.map(([x]) => x));
+    if (spread < 7 * this.scale) {
+      const cx = points.reduce((sum, [x]) => sum + x, 0) / 4;
+      const cy = points.reduce((sum, [, y]) => sum + y, 0) / 4;
+      context.beginPath();
+      context.arc(cx, cy, 7 * this.scale, 0, 2 * Math.PI);
+      context.lineWidth = 1.75 * this.scale;
+      context.stroke();
+    }
+  }
+
+  /** @param {PointerEvent} event */
+  press(event) {
+    event.preventDefault();
+    this.canvas.setPointerCapture(event.pointerId);
+    this.go(event);
+  }
+
+  /** @param {PointerEvent} event */
+  go(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const { columns, rows } = this.slideMap.pyramid;
+    this.slideMap.centreOn([
+      ((event.clientX - box.left) / box.width) * columns,
+      -((event.clientY - box.top) / box.height) * rows,
+    ]);
+  }
+
+  /** The same slide in other colours, path or plane. */
+  reload() {
+    void this.load();
+  }
+
+  dispose() {
+    this.controller.abort();
+  }
+}
