@@ -5,7 +5,6 @@ The index can be lost; what was done to instances cannot. ``reindex`` reads all 
 and then applies these entries in the order of their keys.
 """
 
-import base64
 import json
 import uuid
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from archive.errors import Damaged, StoreTooNew
+from archive.record import BlobRef
 
 VERSION = 1
 
@@ -27,12 +27,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A new header of an instance; ``json`` is gzip'd DICOM JSON."""
+    """A new header of an instance: one blob, the Part 10 header and then the gzip'd
+    DICOM JSON. ``digest`` is the header's SHA-256."""
 
     target: Target
     revision: int
-    header: bytes
-    json: bytes
+    blob: BlobRef
+    header_length: int
     digest: bytes
 
 
@@ -81,8 +82,8 @@ def encode_entry(entry: Entry) -> bytes:
                 "record": r.target.record,
                 "sop_instance_uid": r.target.sop_instance_uid,
                 "revision": r.revision,
-                "header": base64.b64encode(r.header).decode(),
-                "json": base64.b64encode(r.json).decode(),
+                "blob": {"digest": r.blob.digest.hex(), "size": r.blob.size_bytes},
+                "header_length": r.header_length,
                 "digest": r.digest.hex(),
             }
             for r in entry.revisions
@@ -108,8 +109,8 @@ def decode_entry(data: bytes) -> Entry:
                 Revision(
                     Target(r["record"], r["sop_instance_uid"]),
                     int(r["revision"]),
-                    base64.b64decode(r["header"]),
-                    base64.b64decode(r["json"]),
+                    BlobRef(bytes.fromhex(r["blob"]["digest"]), int(r["blob"]["size"])),
+                    int(r["header_length"]),
                     bytes.fromhex(r["digest"]),
                 )
                 for r in value["revisions"]

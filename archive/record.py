@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from archive.errors import Damaged, StoreTooNew
+from archive.part10.bulk import BulkValue
 
 MAGIC = b"CSRECORD"
 VERSION = 1
@@ -37,16 +38,6 @@ class BlobRef:
 
 
 @dataclass(frozen=True, slots=True)
-class BulkRange:
-    """A value above 64 KiB: where in blob 0 it lies."""
-
-    path: str
-    vr: str
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
 class RecordedInstance:
     """One instance's entry. Sections are (0, 0) when empty; on the way in the bytes
     themselves are given to :func:`encode_record`."""
@@ -59,9 +50,10 @@ class RecordedInstance:
     received_transfer_syntax_uid: str
     base: str  # "file" or "made"
     base_digest: bytes
+    size_bytes: int  # of the base stream
     received: bytes | None
     blobs: tuple[BlobRef, ...]
-    bulk: tuple[BulkRange, ...]
+    bulk: tuple[BulkValue, ...]  # in blob 0
     dataset_digest: bytes
     pixel_digest: bytes | None
     findings: tuple[str, ...] = ()
@@ -189,9 +181,10 @@ def _manifest(record: Record, instances: Sequence[RecordedInstance]) -> bytes:
                 "received_transfer_syntax_uid": i.received_transfer_syntax_uid,
                 "base": i.base,
                 "base_digest": i.base_digest.hex(),
+                "size": i.size_bytes,
                 "received": None if i.received is None else i.received.hex(),
                 "blobs": [_blob(ref) for ref in i.blobs],
-                "bulk": [[b.path, b.vr, b.offset, b.length] for b in i.bulk],
+                "bulk": [list(b) for b in i.bulk],
                 "dataset_digest": i.dataset_digest.hex(),
                 "pixel_digest": None if i.pixel_digest is None else i.pixel_digest.hex(),
                 "findings": list(i.findings),
@@ -256,9 +249,10 @@ def _parse(value: dict[str, Any]) -> Record:
                 received_transfer_syntax_uid=i["received_transfer_syntax_uid"],
                 base=i["base"],
                 base_digest=bytes.fromhex(i["base_digest"]),
+                size_bytes=int(i["size"]),
                 received=None if i["received"] is None else bytes.fromhex(i["received"]),
                 blobs=tuple(_ref(b) for b in i["blobs"]),
-                bulk=tuple(BulkRange(b[0], b[1], int(b[2]), int(b[3])) for b in i["bulk"]),
+                bulk=tuple(BulkValue(*b) for b in i["bulk"]),
                 dataset_digest=bytes.fromhex(i["dataset_digest"]),
                 pixel_digest=None if i["pixel_digest"] is None else bytes.fromhex(i["pixel_digest"]),
                 findings=tuple(i["findings"]),

@@ -1,85 +1,382 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The archive's one door: every verb that an edge may call."""
+"""The archive's one door: every verb that an edge may call.
 
-from collections.abc import Iterator, Mapping, Sequence
+Rights, audit, matching, integrity and change records are behind it; edges authenticate,
+translate and delegate. Each verb takes the ``principal`` who asks and the ``scope`` of
+studies that the policy gives it (``archive.policy.scope(principal)``). What the scope
+does not see does not exist: :class:`archive.errors.NotFound`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from archive import catalogue, ingest, integrity, lifecycle, pictures, work
 from archive.access import Policy, Principal, Scope
+from archive.audit import AccessLog
+from archive.core import Core, Limits
+from archive.errors import ArchiveError
+from archive.files import OpenFiles
+from archive.index.database import Index
 from archive.index.query import Query
+from archive.retrieve import Retriever
+from archive.spool import Spool, SpoolFile, Staging
+from archive.storage.base import Storage
 from archive.values import (
-    ByteStream, Change, Finding, FrameCodec, Instance, Job, NewSlide, Outcome, Page,
-    Quarantined, Rendering, Sender, SlideSummary, StagedFile, Stored,
+    ByteStream,
+    Change,
+    Finding,
+    FrameCodec,
+    Instance,
+    Job,
+    NewSlide,
+    Page,
+    Quarantined,
+    Rendering,
+    Sender,
+    SlideSummary,
+    StagedFile,
+    Stored,
 )
+
+STORE_VERSION = b'{"store": 1}'
+JOB_LEASE_S = 60.0
 
 
 class Archive:
-    # ---- storing -------------------------------------------------------------
-    def stage(self, size_hint: int = 0) -> "Staging":
-        """A new spool file on the store's file system: ``write(bytes)``, then
-        ``finish() -> StagedFile`` (fsynced, hashed while written in a thread) or
-        ``discard()``; a context manager that discards what was not finished.
-        Reserves ``size_hint`` bytes first (StorageFull)."""
+    """Everything that must survive a restart. Thread-safe; open it after a fork."""
 
-    def stage_copy(self, source: Path, progress=None) -> StagedFile:
-        """Copy a file into the spool, hashed beside the copy; raises SourceChanged
-        when size or mtime moved under it."""
+    def __init__(
+        self,
+        storage: Storage,
+        index: Index,
+        *,
+        policy: Policy,
+        data_dir: Path,
+        codec: FrameCodec | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """``data_dir`` holds spool, access lines and run files; the spool must be on the
+        storage's file system where that is local. The index must be migrated."""
+        run_dir = data_dir / "run"
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._core = Core(
+            storage=storage,
+            index=index,
+            policy=policy,
+            spool=Spool(data_dir / "spool"),
+            access=AccessLog(data_dir / "access"),
+            run_dir=run_dir,
+            files=OpenFiles(storage),
+            codec=codec,
+            limits=limits or Limits(),
+        )
+        self._retriever = Retriever(self._core)
+        self._mark: Path | None = None
+        ingest.check_store_version(storage, STORE_VERSION)
 
-    def store_file(self, staged: StagedFile, *, principal: Principal, scope: Scope, sender: Sender,
-                   study_instance_uid: str = "", replace: bool = False) -> Stored:
-        """A Part 10 file into the archive. On return: durable, indexed, audited."""
+    @property
+    def policy(self) -> Policy:
+        return self._core.policy
 
-    def store_slide(self, slide: NewSlide, *, principal, scope, sender: Sender) -> list[Stored]: ...
-    def original_of(self, digest: bytes, *, principal, scope) -> list[Stored]:
+    # ---- storing ---------------------------------------------------------------
+
+    def stage(self, size_hint: int = 0) -> Staging:
+        """A new spool file: ``write(bytes)``, then ``finish() -> SpoolFile``; a context
+        manager that discards what was not finished. ``size_hint`` bytes are reserved first.
+        Raises StorageFull, StorageFailed."""
+        self._writes(size_hint)
+        return self._core.spool.stage(size_hint)
+
+    def stage_copy(self, source: Path, progress: Callable[[int], None] | None = None) -> SpoolFile:
+        """Copy a file into the spool, hashed beside the copy; ``progress`` gets the bytes
+        copied so far. Raises SourceChanged, Unreadable, StorageFull."""
+        self._writes(0)
+        return self._core.spool.copy(source, progress)
+
+    def spool_path(self) -> Path:
+        """A fresh path in the spool, for those that must write a file themselves."""
+        self._writes(0)
+        return self._core.spool.new_path()
+
+    def adopt(self, path: Path, sha256: bytes | None = None) -> SpoolFile:
+        """A file written to :meth:`spool_path`: fsynced, and hashed unless it was."""
+        return self._core.spool.adopt(path, sha256)
+
+    def _writes(self, size_bytes: int) -> None:
+        """Mark this process as one that may leave unfinished work, and keep a reserve."""
+        if self._mark is None:
+            self._mark = integrity.writer_mark(self._core.run_dir)
+        free = self._core.storage.free_bytes()
+        if free is not None and free < self._core.limits.free_bytes + size_bytes:
+            raise ingest.full(free)
+
+    def store_file(
+        self,
+        staged: StagedFile,
+        *,
+        principal: Principal,
+        scope: Scope,
+        sender: Sender,
+        study_instance_uid: str = "",
+        replace: bool = False,
+    ) -> Stored:
+        """A Part 10 file (or bare data set) into the archive. On return it is durable,
+        indexed and audited; the sender may delete its copy. The staged file is consumed.
+
+        Raises Unreadable, UnsupportedSopClass, UnsupportedTransferSyntax, StudyMismatch,
+        DuplicateInstance, StorageFull, NotAllowed. PS3.4 B.2.3.
+        """
+        return ingest.store_file(
+            self._core,
+            staged,
+            principal=principal,
+            scope=scope,
+            sender=sender,
+            study_instance_uid=study_instance_uid,
+            replace=replace,
+        )
+
+    def store_slide(
+        self, slide: NewSlide, *, principal: Principal, scope: Scope, sender: Sender
+    ) -> list[Stored]:
+        """What one scanner file became: original and instances, all or nothing. Staged
+        files are consumed. Raises as :meth:`store_file`."""
+        return ingest.store_slide(self._core, slide, principal=principal, scope=scope, sender=sender)
+
+    def original_of(self, digest: bytes, *, principal: Principal, scope: Scope) -> list[Stored]:
         """What an original with this digest became earlier; [] if it is new."""
+        return ingest.original_of(self._core, digest, principal=principal, scope=scope)
 
     # ---- finding ---------------------------------------------------------------
-    def find(self, query: Query, *, principal, scope) -> Page: ...
-    def slides(self, *, principal, scope, text: str = "", limit: int = 50, after: str = "") -> list[SlideSummary]: ...
-    def changes(self, after: int, limit: int = 1000, *, principal, scope) -> list[Change]: ...
+
+    def find(self, query: Query, *, principal: Principal, scope: Scope) -> Page:
+        """Rows as DICOM JSON objects (PS3.4 C.2.2, PS3.18 10.6). Raises BadQuery."""
+        return catalogue.find(self._core, query, principal=principal, scope=scope)
+
+    def slides(
+        self, *, principal: Principal, scope: Scope, text: str = "", limit: int = 50, after: str = ""
+    ) -> list[SlideSummary]:
+        """The work list, newest first; ``after`` is the last line's ``cursor``."""
+        return catalogue.slides(
+            self._core, principal=principal, scope=scope, text=text, limit=limit, after=after
+        )
+
+    def changes(self, after: int, limit: int = 1000, *, principal: Principal, scope: Scope) -> list[Change]:
+        """The change feed after ``seq`` ``after``, oldest first."""
+        return catalogue.changes(self._core, after, limit, principal=principal, scope=scope)
 
     # ---- retrieving ------------------------------------------------------------
-    def instance(self, study: str, series: str, sop: str, *, principal, scope) -> Instance:
-        """NoSuchInstance when absent, hidden, or not of that study and series; Gone when deleted. Cached."""
-    def instances(self, study: str, series: str = "", *, principal, scope) -> Iterator[Instance]:
-        """All, by series and instance number, paged by keyset; NoSuchStudy/NoSuchSeries at the call."""
-    def open(self, instance: Instance, *, principal, scope, base: bool = False) -> ByteStream:
-        """The Part 10 stream (``application/dicom``), audited (110104)."""
-    def metadata(self, instance: Instance, *, principal, scope) -> bytes:
-        """One DICOM JSON object, UTF-8, without group 2 and pixel data; each BulkDataURI
-        is ``bulk:`` + its path (``bulk:006A0002/0/00660016``): the edge makes it absolute."""
-    def frames(self, instance: Instance, numbers: Sequence[int], *, principal, scope,
-               transfer_syntax_uid: str = "") -> Iterator[bytes]:
-        """Frames (from 1) in the order asked; all numbers are checked before the first
-        byte (NoSuchFrame). "" gives stored bytes; else transcoded (CannotTranscode)."""
-    def frame(self, instance, number, *, principal, scope) -> bytes: """The hot path of one stored frame."""
-    def frame_codecs(self, instance: Instance) -> tuple[str, ...]:
+
+    def instance(self, study: str, series: str, sop: str, *, principal: Principal, scope: Scope) -> Instance:
+        """One descriptor. Raises NoSuchInstance when it is absent, hidden, or not of that
+        study and series; Gone when it was deleted."""
+        return self._retriever.instance(study, series, sop, principal=principal, scope=scope)
+
+    def instances(
+        self, study: str, series: str = "", *, principal: Principal, scope: Scope
+    ) -> Iterator[Instance]:
+        """All of a study or series, by series and instance number. Raises NoSuchStudy,
+        NoSuchSeries, Gone at the call, not later."""
+        return self._retriever.instances(study, series, principal=principal, scope=scope)
+
+    def open(
+        self, instance: Instance, *, principal: Principal, scope: Scope, base: bool = False
+    ) -> ByteStream:
+        """The Part 10 stream; of the base, as received, when ``base`` (a right of its own)."""
+        return self._retriever.open(instance, principal=principal, scope=scope, base=base)
+
+    def metadata(self, instance: Instance, *, principal: Principal, scope: Scope) -> bytes:
+        """One DICOM JSON object, UTF-8, without group 2 and pixel data (PS3.18 F). Each
+        BulkDataURI is ``bulk:`` and a path, for the edge to make absolute."""
+        return self._retriever.metadata(instance, principal=principal, scope=scope)
+
+    def frame(self, instance: Instance, number: int, *, principal: Principal, scope: Scope) -> bytes:
+        """One frame (from 1) as stored, without padding. Raises NoSuchFrame."""
+        return self._retriever.frame(instance, number, principal=principal, scope=scope)
+
+    def frames(
+        self,
+        instance: Instance,
+        numbers: Sequence[int],
+        *,
+        principal: Principal,
+        scope: Scope,
+        transfer_syntax_uid: str = "",
+    ) -> Iterator[bytes]:
+        """Frames (from 1) in the order asked, as stored or, with a transfer syntax, in it.
+        Every number is checked at the call (NoSuchFrame), and whether it can be transcoded
+        (CannotTranscode); CannotDecode may come later."""
+        return self._retriever.frames(
+            instance, numbers, principal=principal, scope=scope, transfer_syntax_uid=transfer_syntax_uid
+        )
+
+    def frame_codecs(self, instance: Instance, *, scope: Scope) -> tuple[str, ...]:
         """Transfer syntaxes its frames can be given in, the stored one first."""
-    def bulk(self, instance: Instance, path: str, *, principal, scope) -> ByteStream:
-        """The value at a path of tags and item numbers from 0 (``00480105/0/00282000``)."""
-    def rendered(self, instance: Instance, frame_number: int, rendering: Rendering, *, principal, scope) -> bytes: ...
-    def thumbnail(self, study: str, series: str = "", sop: str = "", frame_number: int = 0,
-                  rendering: Rendering = Rendering(), *, principal, scope) -> bytes:
-        """Never LABEL nor OVERVIEW. Kept once made (series level)."""
-    def original(self, series: str, *, principal, scope) -> ByteStream: """The scanner's file; Action.READ_ORIGINAL."""
+        return self._retriever.frame_codecs(instance, scope=scope)
+
+    def can_transcode(self, instance: Instance, transfer_syntax_uid: str, *, scope: Scope) -> bool:
+        """Whether :meth:`frames` would give this transfer syntax."""
+        return self._retriever.can_transcode(instance, transfer_syntax_uid, scope=scope)
+
+    def bulk(self, instance: Instance, path: str, *, principal: Principal, scope: Scope) -> ByteStream:
+        """The value at a path of tags and item numbers from 0 (``00480105/0/00282000``).
+        Raises NoSuchBulkData."""
+        return self._retriever.bulk(instance, path, principal=principal, scope=scope)
+
+    def rendered(
+        self,
+        instance: Instance,
+        frame_number: int,
+        rendering: Rendering,
+        *,
+        principal: Principal,
+        scope: Scope,
+    ) -> bytes:
+        """A frame as a picture, or the whole instance when ``frame_number`` is 0 (TooLarge
+        beyond the limit of tiles). Raises NoSuchFrame, CannotDecode, CannotTranscode."""
+        return self._retriever.rendered(instance, frame_number, rendering, principal=principal, scope=scope)
+
+    def thumbnail(
+        self,
+        study: str,
+        series: str = "",
+        sop: str = "",
+        rendering: Rendering | None = None,
+        *,
+        principal: Principal,
+        scope: Scope,
+    ) -> bytes:
+        """A small picture of a study, series or instance; never of a label or an overview,
+        which may show one. A series' default one is kept once made."""
+        return pictures.thumbnail(
+            self._core, self._retriever, study, series, sop, rendering, principal=principal, scope=scope
+        )
+
+    def original(self, series: str, *, principal: Principal, scope: Scope) -> tuple[str, ByteStream]:
+        """Name and bytes of the scanner's own file (the right ``read_original``)."""
+        return pictures.original(self._core, series, principal=principal, scope=scope)
 
     # ---- changing --------------------------------------------------------------
-    def delete(self, study: str, series: str = "", sop: str = "", *, reason: str, principal, scope) -> int: ...
-    def correct(self, study: str, patch: Mapping[str, object], *, reason: str, principal, scope) -> int:
-        """A new header revision of every instance of the study. ``patch``: DICOM keyword -> JSON-model value."""
 
-    # ---- jobs and quarantine ---------------------------------------------------
-    def enqueue(self, kind: str, payload: Mapping[str, object], *, principal, scope, key: str = "") -> int: ...
-    def claim(self, kinds: Sequence[str], *, lease_s: float, owner: str) -> Job | None: ...
-    def report(self, job_id: int, *, progress: float, message: str = "") -> None: ...
-    def finish(self, job_id: int, message: str = "") -> None: ...
-    def fail(self, job_id: int, message: str, *, retry: bool) -> None: ...
-    def jobs(self, *, principal, scope, limit: int = 100) -> list[Job]: ...
-    def quarantine(self, staged, name: str, reason: str, *, principal, scope, source: str) -> int: ...
-    def quarantined(self, *, principal, scope, limit: int = 100) -> list[Quarantined]: ...
+    def delete(
+        self, study: str, series: str = "", sop: str = "", *, reason: str, principal: Principal, scope: Scope
+    ) -> int:
+        """Delete a study, series or instance; returns how many instances. Blobs stay for a
+        day. Raises Held for part of a born slide, NoSuchStudy and its kin."""
+        return lifecycle.delete(
+            self._core, study, series, sop, reason=reason, principal=principal, scope=scope
+        )
+
+    def correct(
+        self, study: str, patch: Mapping[str, object], *, reason: str, principal: Principal, scope: Scope
+    ) -> int:
+        """A new header revision of every instance of a study; returns how many. ``patch``:
+        DICOM keyword -> value (PS3.18 F forms for sequences). Raises BadQuery."""
+        return lifecycle.correct(self._core, study, patch, reason=reason, principal=principal, scope=scope)
+
+    # ---- jobs, quarantine, watched folders ---------------------------------------
+
+    def enqueue(
+        self,
+        kind: str,
+        payload: Mapping[str, object],
+        *,
+        principal: Principal,
+        scope: Scope,
+        key: str = "",
+    ) -> int:
+        """A job; the same ``key`` while one waits or runs is the same job."""
+        return work.enqueue(self._core, kind, payload, principal=principal, scope=scope, key=key)
+
+    def claim(self, kinds: Sequence[str], *, lease_s: float = JOB_LEASE_S, owner: str) -> Job | None:
+        """The next due job, for ``lease_s`` seconds; after that others may claim it."""
+        return work.claim(self._core, kinds, lease_s=lease_s, owner=owner)
+
+    def report(
+        self, job_id: int, *, progress: float, message: str = "", lease_s: float = JOB_LEASE_S
+    ) -> None:
+        """Progress (0 to 1), and a renewed lease."""
+        work.report(self._core, job_id, progress=progress, message=message, lease_s=lease_s)
+
+    def finish(self, job_id: int, message: str = "") -> None:
+        work.finish(self._core, job_id, message)
+
+    def fail(self, job_id: int, message: str, *, retry: bool) -> None:
+        """Failed; tried again later if ``retry``, with growing pauses, at most 20 times."""
+        work.fail(self._core, job_id, message, retry=retry)
+
+    def jobs(self, *, principal: Principal, scope: Scope, limit: int = 100) -> list[Job]:
+        """The latest jobs, newest first."""
+        return work.jobs(self._core, principal=principal, scope=scope, limit=limit)
+
+    def quarantine(
+        self, staged: StagedFile, name: str, reason: str, *, principal: Principal, scope: Scope, source: str
+    ) -> int:
+        """Keep what could not be stored, with the reason for an operator."""
+        return work.quarantine(
+            self._core, staged, name, reason, principal=principal, scope=scope, source=source
+        )
+
+    def quarantined(self, *, principal: Principal, scope: Scope, limit: int = 100) -> list[Quarantined]:
+        """What waits in quarantine, newest first."""
+        return work.quarantined(self._core, principal=principal, scope=scope, limit=limit)
+
+    def watched(self, folder: str, identity: str) -> str | None:
+        """What became of a file of a watched folder; None if it is new."""
+        return work.watched(self._core, folder, identity)
+
+    def note_watched(
+        self, folder: str, identity: str, *, outcome: str, reason: str = "", digest: bytes | None = None
+    ) -> None:
+        """Remember it, so that it is never taken twice."""
+        work.note_watched(self._core, folder, identity, outcome=outcome, reason=reason, digest=digest)
 
     # ---- integrity -------------------------------------------------------------
-    def verify(self, *, principal, scope, repair: bool = False) -> Iterator[Finding]: ...
-    def recover(self) -> list[Finding]: ...
-    def reindex(self, *, principal, scope) -> int: ...
-    def collect_garbage(self, *, principal, scope) -> int: ...
-    def ready(self) -> dict[str, str]: """name -> "ok" or what is wrong: database, storage, disk."""
+
+    def verify(self, *, principal: Principal, scope: Scope, repair: bool = False) -> Iterator[Finding]:
+        """Re-hash everything and compare index, records and blobs; yields what is wrong."""
+        return integrity.verify(self._core, principal=principal, scope=scope, repair=repair)
+
+    def recover(self, *, everything: bool = False) -> list[Finding]:
+        """Finish what killed processes left: run before anything is served."""
+        return integrity.recover(self._core, everything=everything)
+
+    def reindex(self, *, principal: Principal, scope: Scope) -> int:
+        """Rebuild the index from storage; returns the number of instances. Nothing else
+        may write meanwhile."""
+        found = integrity.reindex(self._core, principal=principal, scope=scope)
+        self._retriever.handles.clear()
+        return found
+
+    def collect_garbage(self, *, principal: Principal, scope: Scope) -> int:
+        """Remove blobs that nobody has kept for a day; returns how many."""
+        return integrity.collect_garbage(self._core, principal=principal, scope=scope)
+
+    def fold_access(self) -> int:
+        """Turn finished access lines into audit events; returns how many."""
+        return integrity.fold_access(self._core)
+
+    def ready(self) -> dict[str, str]:
+        """``database``, ``storage``, ``disk`` -> "ok" or what is wrong."""
+        return catalogue.ready(self._core)
+
+    def statistics(self) -> dict[str, float]:
+        """Sizes and hit rates of caches, for metrics."""
+        handles, files = self._retriever.handles, self._core.files
+        return {
+            "instance_cache_hits": handles.hits,
+            "instance_cache_misses": handles.misses,
+            "file_cache_hits": files.hits,
+            "file_cache_misses": files.misses,
+        }
+
+    def close(self) -> None:
+        """Finish writes and release everything."""
+        self._retriever.handles.clear()
+        self._core.files.clear()
+        self._core.index.close()
+        if self._mark is not None:
+            self._mark.unlink(missing_ok=True)
+
+
+__all__ = ["Archive", "ArchiveError"]

@@ -232,7 +232,9 @@ class Spool:
                         progress(staging.size_bytes)
                 after = os.stat(source)
                 if (before.st_ino, before.st_size, before.st_mtime_ns) != (
-                    after.st_ino, after.st_size, after.st_mtime_ns,
+                    after.st_ino,
+                    after.st_size,
+                    after.st_mtime_ns,
                 ) or staging.size_bytes != before.st_size:
                     raise SourceChanged("the file changed while it was copied")
                 return staging.finish()

@@ -77,9 +77,14 @@ class NewBlob:
 class StagedFile(Protocol):
     """A file in the spool, on the store's file system, complete and fsynced."""
 
-    path: Path
-    size_bytes: int
-    sha256: bytes
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def sha256(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +188,7 @@ class FrameCodec(Protocol):
     """Decodes and encodes frames, outside of the caller's process. Composition injects
     it. Raises ``CannotDecode``, ``CannotTranscode``, ``Busy``."""
 
-    def transcode(
-        self, frame: bytes, source: PixelDescription, transfer_syntax_uid: str
-    ) -> bytes:
+    def transcode(self, frame: bytes, source: PixelDescription, transfer_syntax_uid: str) -> bytes:
         """The frame in another transfer syntax; lossless, or decoded to native."""
 
     def render(

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every verb of the archive shares: storage, index, rights, trail and clock."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from archive.access import Action, Policy, Principal
+from archive.audit import SECURITY_ALERT, AccessLog, AuditRecord, RefusalLimiter
+from archive.errors import NotAllowed
+from archive.files import OpenFiles
+from archive.index.database import Index
+from archive.part10.budget import DEFAULT_BUDGET, ParseBudget
+from archive.spool import Spool
+from archive.storage.base import Storage
+from archive.values import FrameCodec
+
+LEASE_S = 24 * 3600  # nothing younger is removed by recover or garbage collection
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Budgets of one archive; ``free_bytes`` is what must stay free on the medium."""
+
+    parse: ParseBudget = DEFAULT_BUDGET
+    free_bytes: int = 256 << 20
+    render_tiles: int = 64  # tiles decoded for one picture
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Core:
+    """Owned by one ``Archive``; the verbs' modules take it as their first argument."""
+
+    storage: Storage
+    index: Index
+    policy: Policy
+    spool: Spool
+    access: AccessLog
+    run_dir: Path
+    files: OpenFiles
+    codec: FrameCodec | None = None
+    limits: Limits = field(default_factory=Limits)
+    clock: Callable[[], datetime] = utc_now
+    refusals: RefusalLimiter = field(default_factory=RefusalLimiter)
+
+    def check(self, principal: Principal, action: Action) -> None:
+        """Raise NotAllowed, and leave a trace of it, unless the policy allows ``action``."""
+        if not self.policy.allows(principal, action):
+            self.refuse(principal, f"not allowed: {action}")
+            raise NotAllowed(str(action))
+
+    def refuse(self, principal: Principal, reason: str, *, study: str = "", sop: str = "") -> None:
+        """Audit a refusal in a transaction of its own, rate-limited with counts."""
+        held = self.refusals.admit(principal.actor, reason)
+        if held is None:
+            return
+        detail: dict[str, object] = {"reason": reason}
+        if held:
+            detail["held_back"] = held
+        record = AuditRecord(SECURITY_ALERT, "E", principal, 4, study, sop, detail)
+        self.index.write(lambda: self.add_audit(record))
+
+    def add_audit(self, record: AuditRecord) -> None:
+        """Insert the event; call inside ``index.write``. ``seq`` is the sequencer's."""
+        who = record.principal
+        self.index.models.AuditEvent.create(
+            time=self.now_us(),
+            code=record.event_id,
+            action=record.action,
+            outcome=str(record.outcome),
+            actor=who.actor,
+            via=who.via,
+            address=who.address,
+            request_id=who.request_id,
+            study_instance_uid=record.study_instance_uid,
+            sop_instance_uid=record.sop_instance_uid,
+            event=record.canonical(),
+        )
+
+    def add_change(self, action: str, study: str, series: str = "", sop: str = "") -> None:
+        """Insert a line of the change feed; call inside ``index.write``."""
+        self.index.models.Change.create(
+            time=self.now_us(),
+            action=action,
+            study_instance_uid=study,
+            series_instance_uid=series,
+            sop_instance_uid=sop,
+        )
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch, UTC."""
+        return int(self.clock().timestamp() * 1_000_000)
+
+    def setting(self, name: str) -> object | None:
+        model = self.index.models.Setting
+        with self.index.read():
+            row = model.get_or_none(model.key == name)
+        return None if row is None else json.loads(row.value)
+
+    def put_setting(self, name: str, value: object) -> None:
+        """Call inside ``index.write``."""
+        model = self.index.models.Setting
+        text = json.dumps(value)
+        model.insert(key=name, value=text).on_conflict(
+            conflict_target=[model.key], update={model.value: text}
+        ).execute()

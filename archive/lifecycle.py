@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deleting and correcting: journal first, then one transaction (DESIGN 4)."""
+
+import gzip
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from pydicom import dcmread
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
+
+from archive.access import Action, Principal, Scope
+from archive.audit import INSTANCES_ACCESSED, STUDY_DELETED, AuditRecord
+from archive.core import Core
+from archive.errors import BadQuery, Held, NoSuchInstance, NoSuchSeries, NoSuchStudy
+from archive.indexing import Row, add_revision, live_siblings, remove_instance, rows_below
+from archive.ingest import put_blob
+from archive.journal import Revision, Target, encode_entry, new_entry
+from archive.part10.encode import encode_header
+from archive.part10.json_model import to_json
+from archive.record import BlobRef
+from archive.retrieve import bulk_values
+
+IMPLEMENTATION_VERSION = "COVERSLIP_1"
+_UNCHANGEABLE = {
+    "SOPInstanceUID",
+    "SOPClassUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "PixelData",
+    "TransferSyntaxUID",
+    "SpecificCharacterSet",
+    "OriginalAttributesSequence",
+    "PhotometricInterpretation",
+    "SamplesPerPixel",
+    "BitsAllocated",
+}
+
+
+def delete(
+    core: Core, study: str, series: str, sop: str, *, reason: str, principal: Principal, scope: Scope
+) -> int:
+    """See ``Archive.delete``."""
+    core.check(principal, Action.DELETE)
+    below = (row for page in rows_below(core, study, series, scope) for row in page)
+    rows = [row for row in below if not sop or row.sop_instance_uid == sop]
+    if not rows:
+        raise NoSuchInstance(sop) if sop else NoSuchSeries(series) if series else NoSuchStudy(study)
+    going = {r.id for r in rows}
+    for row in rows:
+        if row.base == "made" and row.original_id and live_siblings(core, row) - going:
+            core.refuse(
+                principal, "delete of one instance of a born slide", study=study, sop=row.sop_instance_uid
+            )
+            raise Held(
+                "the instance's pixels are in the scanner's own file, which other instances need: "
+                "delete the whole series"
+            )
+    now = core.clock()
+    entry = new_entry(
+        "delete",
+        principal.actor,
+        reason,
+        targets=[Target(r.record_key, r.sop_instance_uid) for r in rows],
+        time=now,
+    )
+    core.storage.put_bytes(entry.key, encode_entry(entry))
+
+    def commit() -> None:
+        for row in rows:
+            remove_instance(core, row, tombstone=True, reason=reason, time=now)
+            core.add_change("deleted", row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid)
+        core.add_audit(
+            AuditRecord(
+                INSTANCES_ACCESSED if series else STUDY_DELETED,
+                "D",
+                principal,
+                0,
+                study,
+                sop,
+                {"number_of_instances": len(rows), "reason": reason},
+            )
+        )
+
+    core.index.write(commit)
+    return len(rows)
+
+
+def correct(
+    core: Core,
+    study: str,
+    patch: Mapping[str, object],
+    *,
+    reason: str,
+    principal: Principal,
+    scope: Scope,
+) -> int:
+    """See ``Archive.correct``."""
+    core.check(principal, Action.CORRECT)
+    _check_patch(patch)
+    rows = [r for page in rows_below(core, study, "", scope) for r in page]
+    if not rows:
+        raise NoSuchStudy(study)
+    now = core.clock()
+    revisions: list[tuple[Row, Revision, Dataset]] = []
+    for row in rows:
+        key, offset, length = row.header
+        dataset = dcmread(io.BytesIO(core.files.get(key).pread(offset, length)), force=True)
+        revised = revise(dataset, patch, principal.actor, reason, now)
+        header = encode_header(
+            revised, row.transfer_syntax_uid, implementation_version=IMPLEMENTATION_VERSION
+        )
+        json = gzip.compress(to_json(revised, bulk_values(row)), 6, mtime=0)
+        data = header + json
+        ref = BlobRef(hashlib.sha256(data).digest(), len(data))
+        put_blob(core, ref, data)
+        revision = Revision(
+            Target(row.record_key, row.sop_instance_uid),
+            row.revision + 1,
+            ref,
+            len(header),
+            hashlib.sha256(header).digest(),
+        )
+        revisions.append((row, revision, revised))
+    entry = new_entry("correct", principal.actor, reason, revisions=[r for _, r, _ in revisions], time=now)
+    core.storage.put_bytes(entry.key, encode_entry(entry))
+
+    def commit() -> None:
+        for row, revision, dataset in revisions:
+            add_revision(core, row, revision, dataset, reason=reason, time=now)
+            core.add_change(
+                "corrected", row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid
+            )
+        core.add_audit(
+            AuditRecord(
+                INSTANCES_ACCESSED,
+                "U",
+                principal,
+                0,
+                study,
+                "",
+                {
+                    "reason": reason,
+                    "attributes": sorted(patch),
+                    "revisions": {
+                        r.target.sop_instance_uid: [r.revision, r.digest.hex()] for _, r, _ in revisions
+                    },
+                },
+            )
+        )
+
+    core.index.write(commit)
+    return len(revisions)
+
+
+def _check_patch(patch: Mapping[str, object]) -> None:
+    if not patch:
+        raise BadQuery("nothing to correct")
+    for keyword in patch:
+        if tag_for_keyword(keyword) is None:
+            raise BadQuery(f"{keyword} is not an attribute's keyword")
+        if keyword in _UNCHANGEABLE:
+            raise BadQuery(f"{keyword} cannot be corrected")
+
+
+def revise(dataset: Dataset, patch: Mapping[str, object], actor: str, reason: str, now: datetime) -> Dataset:
+    """The data set with ``patch`` applied, in ISO_IR 192, the prior values in
+    OriginalAttributesSequence (PS3.3 C.12.1.1.9: of a sequence, the whole prior one)."""
+    dataset.decode()
+    prior = Dataset()
+    for keyword in sorted(patch):
+        if keyword in dataset:
+            prior[keyword] = dataset[keyword]
+    for keyword, value in patch.items():
+        _assign(dataset, keyword, value)
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    stamp = now.strftime("%Y%m%d%H%M%S.%f") + "+0000"
+    item = Dataset()
+    item.SourceOfPreviousValues = None
+    item.AttributeModificationDateTime = stamp
+    item.ModifyingSystem = "COVERSLIP"
+    item.ReasonForTheAttributeModification = "CORRECT"
+    item.ModifiedAttributesSequence = Items([prior])
+    former: Sequence[Dataset] = dataset.get("OriginalAttributesSequence") or []
+    dataset.OriginalAttributesSequence = Items([*former, item])
+    dataset.InstanceCoercionDateTime = stamp
+    return dataset
+
+
+def _assign(dataset: Dataset, keyword: str, value: object) -> None:
+    """Set an attribute from a DICOM JSON value: a list, a scalar, or None to empty it."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None
+    vr = dictionary_VR(tag)
+    if vr == "SQ":
+        items = value if isinstance(value, list) else []
+        setattr(dataset, keyword_for_tag(tag), Items([Dataset.from_json(i) for i in items]))
+        return
+    try:
+        setattr(dataset, keyword, value)
+    except (TypeError, ValueError) as error:
+        raise BadQuery(f"{keyword}: the value is not of VR {vr}") from error

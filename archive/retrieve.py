@@ -1,0 +1,460 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading: descriptors, streams, metadata, frames, bulk values, pictures.
+
+Nothing is decoded here. A frame is one entry of the table and one positioned read.
+"""
+
+import gzip
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element
+
+from archive.access import Action, Principal, Scope
+from archive.core import Core
+from archive.errors import (
+    CannotTranscode,
+    Damaged,
+    Gone,
+    NoSuchBulkData,
+    NoSuchFrame,
+    NoSuchInstance,
+    NoSuchSeries,
+    NoSuchStudy,
+    TooLarge,
+)
+from archive.files import OpenFile
+from archive.indexing import Row, changed_since, find_row, is_tombstoned, last_change, rows_below, visible
+from archive.part10.bulk import BulkValue
+from archive.part10.frame_table import FrameTable, Kind, Range, repack
+from archive.part10.stream import Part10Stream
+from archive.values import ByteStream, Instance, PixelDescription, Rendering
+
+DEFAULT_SYNTAX = "1.2.840.10008.1.2.1"
+
+
+@dataclass(slots=True)
+class Handle:
+    """An instance with its open files; kept while it is in use."""
+
+    row: Row
+    instance: Instance
+    record: OpenFile
+    table: FrameTable | None
+    blobs: tuple[OpenFile, ...]
+    seen_by: set[Scope] = field(default_factory=set)
+    pixels: PixelDescription | None = None
+
+
+class Handles:
+    """The instances used last in this process. A change made anywhere drops its entry
+    before the next request is answered (``Index.data_version``)."""
+
+    def __init__(self, core: Core, capacity: int = 1024) -> None:
+        self._core = core
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._handles: OrderedDict[str, Handle] = OrderedDict()
+        self._version = ""
+        self._change = 0
+        self.hits = self.misses = 0
+
+    def get(self, sop: str) -> Handle | None:
+        """The cached handle, or one made now; None when no such instance is stored."""
+        self._refresh()
+        with self._lock:
+            handle = self._handles.get(sop)
+            if handle is not None:
+                self._handles.move_to_end(sop)
+                self.hits += 1
+                return handle
+        row = find_row(self._core, sop)
+        if row is None:
+            return None
+        handle = open_row(self._core, row)
+        with self._lock:
+            self.misses += 1
+            self._handles[sop] = handle
+            while len(self._handles) > self._capacity:
+                self._handles.popitem(last=False)
+        return handle
+
+    def _refresh(self) -> None:
+        version = self._core.index.data_version()
+        if version == self._version:
+            return
+        with self._lock:
+            if not self._version:
+                self._change = last_change(self._core)
+            else:
+                uids, self._change = changed_since(self._core, self._change)
+                if uids is None:
+                    self._handles.clear()
+                else:
+                    for sop in uids:
+                        self._handles.pop(sop, None)
+            self._version = version
+
+    def clear(self) -> None:
+        with self._lock:
+            self._handles.clear()
+
+
+def open_row(core: Core, row: Row) -> Handle:
+    """Open what an instance is made of. Raises Damaged when a part is missing."""
+    record = core.files.get(row.record_key)
+    table = None
+    if row.table[1]:
+        table = FrameTable.open(record.fileno(), row.table[0], row.table[1])
+    blobs = tuple(core.files.get(key) for key in row.blob_keys)
+    return Handle(row, row.describe(), record, table, blobs)
+
+
+class Retriever:
+    """The reading verbs of one archive."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.handles = Handles(core)
+
+    # ---- descriptors -----------------------------------------------------------
+
+    def instance(self, study: str, series: str, sop: str, *, principal: Principal, scope: Scope) -> Instance:
+        """See ``Archive.instance``."""
+        core = self._core
+        core.check(principal, Action.READ)
+        handle = self.handles.get(sop)
+        if handle is not None:
+            row = handle.row
+            if (
+                row.study_instance_uid == study
+                and row.series_instance_uid == series
+                and self._sees(handle, scope)
+            ):
+                return handle.instance
+        elif is_tombstoned(core, study, series, sop, scope):
+            raise Gone(sop)
+        raise NoSuchInstance(sop)
+
+    def _sees(self, handle: Handle, scope: Scope) -> bool:
+        if scope.is_everything or scope in handle.seen_by:
+            return True
+        if not visible(self._core, handle.row.study_id, scope):
+            return False
+        handle.seen_by.add(scope)
+        return True
+
+    def _handle(self, instance: Instance, scope: Scope) -> Handle:
+        """The handle behind a descriptor, if the scope (still) sees it."""
+        handle = self.handles.get(instance.sop_instance_uid)
+        if handle is None or not self._sees(handle, scope):
+            raise NoSuchInstance(instance.sop_instance_uid)
+        return handle
+
+    def instances(self, study: str, series: str, *, principal: Principal, scope: Scope) -> Iterator[Instance]:
+        """See ``Archive.instances``."""
+        core = self._core
+        core.check(principal, Action.READ)
+        pages = rows_below(core, study, series, scope)
+        first = next(pages, [])
+        if not first:
+            if is_tombstoned(core, study, series, "", scope):
+                raise Gone(series or study)
+            raise NoSuchSeries(series) if series else NoSuchStudy(study)
+
+        def walk() -> Iterator[Instance]:
+            yield from (row.describe() for row in first)
+            for page in pages:
+                yield from (row.describe() for row in page)
+
+        return walk()
+
+    # ---- streams ---------------------------------------------------------------
+
+    def open(self, instance: Instance, *, principal: Principal, scope: Scope, base: bool) -> ByteStream:
+        """See ``Archive.open``."""
+        core = self._core
+        core.check(principal, Action.READ_BASE if base else Action.READ)
+        handle = self._handle(instance, scope)
+        self._note("instance", handle, principal)
+        return self.stream(handle, base=base)
+
+    def stream(self, handle: Handle, *, base: bool = False) -> ByteStream:
+        """The Part 10 stream of the current revision, or of the base; not audited."""
+        row = handle.row
+        etag = handle.instance.etag
+        if row.base == "file" and (base or row.revision == 0):
+            blob = handle.blobs[0]
+            return ByteStream(blob.size, blob.chunks(0, blob.size), "application/dicom", etag)
+        header = self._section(row, row.base_header if base else row.header)
+        plan = Part10Stream(header, row.transfer_syntax_uid, handle.table, bulk_values(row))
+        return ByteStream(plan.length, _pieces(plan, handle), "application/dicom", etag)
+
+    def metadata(self, instance: Instance, *, principal: Principal, scope: Scope) -> bytes:
+        """See ``Archive.metadata``."""
+        self._core.check(principal, Action.READ)
+        handle = self._handle(instance, scope)
+        self._note("metadata", handle, principal)
+        return gzip.decompress(self._section(handle.row, handle.row.json))
+
+    def _section(self, row: Row, place: tuple[str, int, int]) -> bytes:
+        key, offset, length = place
+        data = self._core.files.get(key).pread(offset, length)
+        if len(data) != length:
+            raise Damaged(f"the header of {row.sop_instance_uid} is incomplete")
+        return data
+
+    def header(self, handle: Handle) -> bytes:
+        """Part 10 bytes of the current header revision, without bulk values."""
+        return self._section(handle.row, handle.row.header)
+
+    # ---- frames ----------------------------------------------------------------
+
+    def frame(self, instance: Instance, number: int, *, principal: Principal, scope: Scope) -> bytes:
+        """One stored frame: the hot path."""
+        core = self._core
+        core.check(principal, Action.READ)
+        handle = self._handle(instance, scope)
+        table = handle.table
+        if table is None or not 1 <= number <= table.count:
+            raise NoSuchFrame(number, 0 if table is None else table.count)
+        data = read_frame(handle, table, number - 1)
+        self._note("frames", handle, principal)
+        return data
+
+    def frames(
+        self,
+        instance: Instance,
+        numbers: Sequence[int],
+        *,
+        principal: Principal,
+        scope: Scope,
+        transfer_syntax_uid: str,
+    ) -> Iterator[bytes]:
+        """See ``Archive.frames``."""
+        core = self._core
+        core.check(principal, Action.READ)
+        handle = self._handle(instance, scope)
+        table = handle.table
+        count = 0 if table is None else table.count
+        for number in numbers:
+            if not 1 <= number <= count:
+                raise NoSuchFrame(number, count)
+        assert table is not None
+        stored = handle.row.transfer_syntax_uid
+        transcode = transfer_syntax_uid not in ("", stored)
+        if transcode and not self._can(handle, transfer_syntax_uid):
+            raise CannotTranscode(f"frames of {stored} cannot be given in {transfer_syntax_uid}")
+        self._note("frames", handle, principal, len(numbers))
+        if not transcode:
+            return (read_frame(handle, table, number - 1) for number in numbers)
+        codec = core.codec
+        assert codec is not None
+        pixels = self.pixels(handle)
+        return (
+            codec.transcode(read_frame(handle, table, number - 1), pixels, transfer_syntax_uid)
+            for number in numbers
+        )
+
+    def _can(self, handle: Handle, transfer_syntax_uid: str) -> bool:
+        codec = self._core.codec
+        return codec is not None and codec.can_transcode(self.pixels(handle), transfer_syntax_uid)
+
+    def frame_codecs(self, instance: Instance, *, scope: Scope) -> tuple[str, ...]:
+        """See ``Archive.frame_codecs``."""
+        handle = self._handle(instance, scope)
+        stored = handle.row.transfer_syntax_uid
+        if self._can(handle, DEFAULT_SYNTAX) and stored != DEFAULT_SYNTAX:
+            return (stored, DEFAULT_SYNTAX)
+        return (stored,)
+
+    def can_transcode(self, instance: Instance, transfer_syntax_uid: str, *, scope: Scope) -> bool:
+        """See ``Archive.can_transcode``."""
+        handle = self._handle(instance, scope)
+        return transfer_syntax_uid == handle.row.transfer_syntax_uid or self._can(handle, transfer_syntax_uid)
+
+    def pixels(self, handle: Handle) -> PixelDescription:
+        """What a decoder must know; the ICC profile is the first optical path's."""
+        if handle.pixels is None:
+            row = handle.row
+            header = self.dataset(handle)
+            icc = b""
+            for path in header.get("OpticalPathSequence", [])[:1]:
+                icc = bytes(path.get("ICCProfile", b"") or b"")
+            handle.pixels = PixelDescription(
+                row.transfer_syntax_uid,
+                row.rows,
+                row.columns,
+                row.samples_per_pixel,
+                row.bits_allocated,
+                row.bits_stored,
+                row.pixel_representation,
+                row.photometric_interpretation,
+                int(header.get("PlanarConfiguration", 0) or 0),
+                icc,
+            )
+        return handle.pixels
+
+    def dataset(self, handle: Handle) -> Dataset:
+        """The current header as a data set, without bulk values."""
+        return dcmread(io.BytesIO(self.header(handle)), force=True)
+
+    # ---- bulk values -----------------------------------------------------------
+
+    def bulk(self, instance: Instance, path: str, *, principal: Principal, scope: Scope) -> ByteStream:
+        """See ``Archive.bulk``."""
+        core = self._core
+        core.check(principal, Action.READ)
+        handle = self._handle(instance, scope)
+        for value in handle.row.bulk:
+            if value.path == path and not value.is_pixel_data:
+                self._note("bulk", handle, principal, 1, path)
+                return ByteStream(value.length, handle.blobs[0].chunks(value.offset, value.length))
+        data = header_value(self.dataset(handle), path)
+        self._note("bulk", handle, principal, 1, path)
+        return ByteStream(len(data), iter([data]))
+
+    # ---- pictures --------------------------------------------------------------
+
+    def rendered(
+        self,
+        instance: Instance,
+        frame_number: int,
+        rendering: Rendering,
+        *,
+        principal: Principal,
+        scope: Scope,
+    ) -> bytes:
+        """See ``Archive.rendered``."""
+        core = self._core
+        core.check(principal, Action.READ)
+        handle = self._handle(instance, scope)
+        table, row = handle.table, handle.row
+        count = 0 if table is None else table.count
+        if table is None or frame_number > count or frame_number < 0:
+            raise NoSuchFrame(frame_number, count)
+        if frame_number:
+            tiles = [(0, 0, read_frame(handle, table, frame_number - 1))]
+            canvas = (row.rows, row.columns)
+        else:
+            tiles, canvas = self.matrix(handle)
+        self._note("rendered", handle, principal, len(tiles))
+        return self.render(handle, tiles, rendering, canvas)
+
+    def matrix(self, handle: Handle) -> tuple[list[tuple[int, int, bytes]], tuple[int, int]]:
+        """Every tile of an instance at its place. Raises TooLarge beyond the limit."""
+        table, row = handle.table, handle.row
+        assert table is not None
+        limit = self._core.limits.render_tiles
+        if table.count > limit:
+            raise TooLarge(f"{table.count} frames in one picture; at most {limit}")
+        if table.count == 1 or not row.total_pixel_matrix_columns:
+            return [(0, 0, read_frame(handle, table, 0))], (row.rows, row.columns)
+        places = tile_places(row, self.dataset(handle), table.count)
+        tiles = [(r, c, read_frame(handle, table, i)) for i, (r, c) in enumerate(places)]
+        return tiles, (row.total_pixel_matrix_rows, row.total_pixel_matrix_columns)
+
+    def render(
+        self,
+        handle: Handle,
+        tiles: list[tuple[int, int, bytes]],
+        rendering: Rendering,
+        canvas: tuple[int, int],
+    ) -> bytes:
+        """Decode, put together, scale and encode, in the codec's own processes."""
+        codec = self._core.codec
+        if codec is None:
+            raise CannotTranscode("no codec is configured")
+        return codec.render(tiles, self.pixels(handle), rendering, canvas)
+
+    def _note(
+        self, kind: str, handle: Handle, principal: Principal, count: int = 1, detail: str = ""
+    ) -> None:
+        row = handle.row
+        self._core.access.note(kind, principal, row.study_instance_uid, row.sop_instance_uid, count, detail)
+
+
+def read_frame(handle: Handle, table: FrameTable, index: int) -> bytes:
+    """One frame's bytes: table entry, positioned read, prefix."""
+    if table.kind is Kind.BITS:
+        place, first_bit, bits = table.bits(index)
+        return repack(_read(handle, place), first_bit, bits)
+    segments = table.segments(index)
+    if len(segments) == 1:
+        (only,) = segments
+        return only if isinstance(only, bytes) else _read(handle, only)
+    return b"".join(s if isinstance(s, bytes) else _read(handle, s) for s in segments)
+
+
+def _read(handle: Handle, place: Range) -> bytes:
+    data = handle.blobs[place.blob_index].pread(place.offset, place.length)
+    if len(data) != place.length:
+        raise Damaged(f"the pixel data of {handle.row.sop_instance_uid} are incomplete")
+    return data
+
+
+def _pieces(plan: Part10Stream, handle: Handle) -> Iterator[bytes]:
+    for part in plan.parts():
+        if isinstance(part, bytes):
+            yield part
+        else:
+            yield from handle.blobs[part.blob_index].chunks(part.offset, part.length)
+
+
+def bulk_values(row: Row) -> tuple[BulkValue, ...]:
+    """Bulk values other than pixel data, as the stream writer takes them."""
+    return tuple(b for b in row.bulk if not b.is_pixel_data)
+
+
+def header_value(dataset: Dataset, path: str) -> bytes:
+    """The encoded value (Explicit VR Little Endian) at a path of tags and item numbers.
+
+    Raises NoSuchBulkData for a path that leads nowhere, to a sequence, or to a value
+    that has no bulk form.
+    """
+    steps = path.split("/")
+    current = dataset
+    try:
+        for tag, item in zip(steps[0:-1:2], steps[1:-1:2], strict=True):
+            current = current[int(tag, 16)].value[int(item)]
+        element = current[int(steps[-1], 16)]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise NoSuchBulkData(path) from None
+    if element.VR == "SQ":
+        raise NoSuchBulkData(path)
+    if isinstance(element.value, bytes):
+        return element.value
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, True
+    write_data_element(buffer, element)
+    return bytes(buffer.getvalue()[8:])
+
+
+def tile_places(row: Row, dataset: Dataset, count: int) -> list[tuple[int, int]]:
+    """(row, column) from 0 of each frame's first pixel in the total pixel matrix
+    (PS3.3 C.7.6.17.3 for TILED_FULL, else the per-frame positions)."""
+    if dataset.get("DimensionOrganizationType", "") != "TILED_SPARSE":
+        across = -(-row.total_pixel_matrix_columns // max(row.columns, 1))
+        down = -(-row.total_pixel_matrix_rows // max(row.rows, 1))
+        if across * down == count:
+            return [(i // across * row.rows, i % across * row.columns) for i in range(count)]
+    places = []
+    for item in dataset.get("PerFrameFunctionalGroupsSequence", [])[:count]:
+        position = item.get("PlanePositionSlideSequence", [None])[0]
+        if position is None:
+            break
+        places.append(
+            (
+                int(position.RowPositionInTotalImagePixelMatrix) - 1,
+                int(position.ColumnPositionInTotalImagePixelMatrix) - 1,
+            )
+        )
+    if len(places) != count:
+        raise CannotTranscode("the frames' places in the total pixel matrix are not known")
+    return places
