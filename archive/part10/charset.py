@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text as Specific Character Set says (PS3.3 C.12.1.1.2, PS3.5 6.1), whatever it holds."""
 
-from pydicom.charset import decode_bytes, encodings_to_codecs, python_encoding
+from pydicom.charset import decode_bytes, python_encoding
 from pydicom.charset import default_encoding as _DEFAULT
 
 _ESCAPE = b"\x1b"
-_DELIMITERS = frozenset("\n\r\t\f")
-_PERSON_DELIMITERS = frozenset("^=\n\r\t\f")
+_DELIMITERS = frozenset(b"\n\r\t\f")
+_PERSON_DELIMITERS = frozenset(b"^=\n\r\t\f")
 
 
 class Charset:
@@ -43,6 +43,3 @@ class Charset:
             return value.decode(self._encodings[0], "replace")
         except LookupError:
             return value.decode("latin-1")
-
-
-__all__ = ["Charset", "encodings_to_codecs"]

@@ -8,12 +8,11 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element
-from pydicom.tag import BaseTag
 
 from archive.part10.bulk import PIXEL_TAGS
 from archive.part10.errors import Malformed
 from archive.part10.meta import encode_meta
-from archive.part10.vr import CHARSET_TEXT, LONG_MASK, SHORT_MASK
+from archive.part10.vr import LONG_MASK, SHORT_MASK
 from archive.part10.walker import (
     EXTENDED_LENGTHS,
     EXTENDED_OFFSETS,
@@ -66,7 +65,7 @@ def _write(dataset: Dataset, out: bytearray, parent_charset: str | list[str], de
     for tag in sorted(dataset.keys()):
         if tag in _NOT_IN_HEADERS or tag.group <= 2 or not tag.element:
             continue
-        element = dataset.get_item(tag)
+        element = cast("DataElement | RawDataElement", dataset.get_item(tag))
         if isinstance(element, RawDataElement) and _write_raw(element, out):
             continue
         element = dataset[tag]
@@ -107,24 +106,8 @@ def _write_value(
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
     try:
         if element.VR in _AMBIGUOUS:
-            element = correct_ambiguous_vr_element(element, dataset, True)
+            element = cast(DataElement, correct_ambiguous_vr_element(element, dataset, True))
         write_data_element(buffer, element, charset)
-    except (ValueError, TypeError, AttributeError, OverflowError, NotImplementedError) as problem:
-        raise Malformed(f"{tag_name(element.tag)} cannot be encoded as {element.VR}") from problem
-    except Exception as problem:  # struct.error and whatever else a writer lets out of a wrong type
+    except Exception as problem:  # the writers let out whatever a value of a wrong type causes
         raise Malformed(f"{tag_name(element.tag)} cannot be encoded as {element.VR}") from problem
     out += buffer.getvalue()
-
-
-def recode_to_utf8(dataset: Dataset) -> Dataset:
-    """A copy of ``dataset`` with all text in UTF-8 and Specific Character Set ISO_IR 192
-    (PS3.3 C.12.1.1.2), as header revisions are written. Sequences are copied too.
-
-    Bytes that their declared character set cannot explain become U+FFFD.
-    """
-    from archive.part10.recode import recode  # it needs this module
-
-    return recode(dataset)
-
-
-__all__ = ["CHARSET_TEXT", "BaseTag", "encode_dataset", "encode_header", "recode_to_utf8"]

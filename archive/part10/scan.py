@@ -11,12 +11,11 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag
 
 from archive.part10.budget import DEFAULT_BUDGET, ParseBudget
 from archive.part10.bulk import BulkValue
+from archive.part10.dataset import as_dataset
 from archive.part10.errors import Malformed, NeedsReencoding
 from archive.part10.meta import FileMeta, encode_meta, read_meta
 from archive.part10.pixels import frame_table
@@ -155,18 +154,3 @@ def _uid(normal: Normalised, tag: int) -> str:
     if len(text) > 64 or not _UID.fullmatch(text):
         raise Malformed(f"{name} is not a UID")
     return text.decode("ascii")
-
-
-def as_dataset(normal: Normalised) -> Dataset:
-    """A pydicom data set over normal form; elements are decoded when first read."""
-    data = normal.data
-    raw: dict[BaseTag, DataElement | RawDataElement] = {
-        BaseTag(tag): RawDataElement(
-            BaseTag(tag), vr.decode("ascii"), 0xFFFFFFFF if vr == b"SQ" else end - value,
-            data[value:end], 0, False, True,
-        )
-        for tag, (vr, _, value, end) in normal.elements.items()
-    }  # fmt: skip
-    dataset = Dataset(raw)
-    dataset.set_original_encoding(False, True, None)
-    return dataset
