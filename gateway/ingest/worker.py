@@ -143,7 +143,8 @@ class Worker:
         message = f"{len(taken.stored)} instances: {', '.join(outcomes)}"
         if task.identity:
             self._archive.note_watched(task.folder, task.identity, outcome=STORED, digest=taken.digest)
-        for study, series in sorted({(one.study_instance_uid, one.series_instance_uid) for one in taken.stored}):
+        made = {(one.study_instance_uid, one.series_instance_uid) for one in taken.stored}
+        for study, series in sorted(made):
             self._archive.enqueue(
                 DERIVATIVES, {"study": study, "series": series},
                 principal=self._principal, scope=self._scope, key=series,
