@@ -71,7 +71,9 @@ def test_the_senders_first_choice_is_taken() -> None:
     assert choose_transfer_syntax([ExplicitVRLittleEndian, JPEGBaseline8Bit]) == ExplicitVRLittleEndian
 
 
-@pytest.mark.parametrize("worse", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    "worse", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
+)
 def test_explicit_little_endian_is_preferred_to_an_encoding_that_loses_or_costs(worse: str) -> None:
     assert choose_transfer_syntax([worse, ExplicitVRLittleEndian]) == ExplicitVRLittleEndian
     assert choose_transfer_syntax([worse]) == worse
