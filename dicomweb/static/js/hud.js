@@ -8,8 +8,8 @@ import { length, magnification } from "./format.js";
 /** @typedef {import("./slide-map.js").SlideMap} SlideMap */
 
 export const PRESETS = [1, 2, 5, 10, 20, 40];
-const BAR_MIN = 84; // screen pixels
-const BAR_MAX = 168;
+const LARGEST_ENLARGEMENT = 4.01; // presets further beyond the scan's own resolution are not offered
+const BAR_MAX = 168; // screen pixels
 
 /**
  * The round length (1, 2 or 5 times a power of ten) whose bar fits.
@@ -21,7 +21,7 @@ export function scaleBar(micrometresPerPixel) {
   const power = 10 ** Math.floor(Math.log10(largest));
   const step = [5, 2, 1].find((value) => value * power <= largest) ?? 1;
   const micrometres = step * power;
-  return { micrometres, pixels: Math.max(BAR_MIN / 4, micrometres / micrometresPerPixel) };
+  return { micrometres, pixels: micrometres / micrometresPerPixel };
 }
 
 /** @param {SlideMap} slideMap @param {(preset: number | "fit" | "full") => void} choose */
@@ -37,12 +37,13 @@ export function makePresets(slideMap, choose) {
     buttons.push(button);
   };
   add("Fit", "Whole slide (0)", () => choose("fit"), { "data-preset": "fit" });
-  if (native === null) {
+  const useful = native === null ? [] : PRESETS.filter((preset) => preset <= native * LARGEST_ENLARGEMENT);
+  if (native === null || !useful.length) {
     add("1:1", "Full resolution: one image pixel per screen pixel", () => choose("full"), { "data-preset": "full" });
   } else {
-    PRESETS.forEach((preset, index) => {
+    useful.forEach((preset) => {
       const digital = preset > native * 1.01;
-      add(`${preset}×`, `${preset}× (key ${index + 1})${digital ? ", beyond scan resolution" : ""}`, () => choose(preset), {
+      add(`${preset}×`, `${preset}× (key ${PRESETS.indexOf(preset) + 1})${digital ? ", beyond scan resolution" : ""}`, () => choose(preset), {
         "data-preset": String(preset),
         ...(digital ? { class: "digital" } : {}),
       });

@@ -247,22 +247,46 @@ document.addEventListener("keydown", (event) => {
 
 // --- staying up to date ----------------------------------------------------------------
 
+/** @typedef {{changes: Change[], last: number}} Feed */
+
+const FEED_PAGE = 1000;
+const TIP = "coverslip.changes";
 let lastSeq = -1;
 
-/** Ask the change feed what happened since; anything about slides refreshes the list. */
+/** @param {number} after @param {number} limit @param {AbortSignal} signal @returns {Promise<Feed>} */
+function fetchChanges(after, limit, signal) {
+  return getJson(`api/changes?after=${after}&limit=${limit}`, { what: "the change feed", signal });
+}
+
+/**
+ * Somewhere below the end of the feed, near it: the history itself is of no interest here,
+ * so it is leapt over instead of read.
+ * @param {AbortSignal} signal
+ */
+async function nearTheEnd(signal) {
+  let low = Number(sessionStorage.getItem(TIP) ?? 0) || 0;
+  if (low > 0 && (await fetchChanges(low - 1, 1, signal)).changes[0]?.seq !== low) low = 0; // another archive's
+  for (let step = 4 * FEED_PAGE; step >= FEED_PAGE; ) {
+    const [change] = (await fetchChanges(low + step, 1, signal)).changes;
+    if (change) low = change.seq;
+    step = change ? step * 4 : step / 4;
+  }
+  return low;
+}
+
+/** Ask the change feed what happened since; anything new refreshes the list. */
 async function followChanges(/** @type {AbortSignal} */ signal) {
+  const first = lastSeq < 0;
+  if (first) lastSeq = await nearTheEnd(signal);
   let touched = false;
   for (;;) {
-    const after = Math.max(lastSeq, 0);
-    /** @type {{changes: Change[], last: number}} */
-    const feed = await getJson(`api/changes?after=${after}&limit=1000`, { what: "the change feed", signal });
-    const first = lastSeq < 0;
-    lastSeq = feed.changes.at(-1)?.seq ?? Math.max(after, feed.last);
-    touched ||= feed.changes.length > 0 && !first;
-    if (feed.changes.length < 1000) break;
-    if (first) lastSeq = Math.max(lastSeq, feed.last);
+    const { changes } = await fetchChanges(lastSeq, FEED_PAGE, signal);
+    lastSeq = changes.at(-1)?.seq ?? lastSeq;
+    touched ||= changes.length > 0;
+    if (changes.length < FEED_PAGE) break;
   }
-  if (touched) await load({ quiet: true });
+  sessionStorage.setItem(TIP, String(lastSeq));
+  if (touched && !first) await load({ quiet: true });
 }
 
 const live = $("#live");

@@ -109,8 +109,9 @@ export class Level {
     this.tilesDown = Math.ceil(this.rows / this.tileRows);
     /** base pixels per pixel of this level; set by the pyramid */
     this.resolution = 1;
-    /** @type {Map<string, FrameAddress> | null} */
+    /** @type {Map<string, FrameAddress> | null} frames of sparse instances by place, made when first needed */
     this.index = null;
+    this.planes = 1;
   }
 
   /** Pixel spacing as (row, column) in mm (0028,0030), null where the header has none. */
@@ -140,7 +141,7 @@ export class Level {
   /** Focal planes: how many, counted from the slide up. */
   get focalPlanes() {
     this.index ??= buildIndex(this);
-    return this.planes ?? 1;
+    return this.planes;
   }
 
   /**
@@ -193,7 +194,7 @@ function isSparse(dataset) {
 
 /**
  * Frames of the sparse instances of a level by place. Also finds how many focal planes there are.
- * @param {Level & {planes?: number}} level
+ * @param {Level} level
  * @returns {Map<string, FrameAddress>}
  */
 function buildIndex(level) {

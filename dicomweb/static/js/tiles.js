@@ -18,7 +18,7 @@ const TILE_IDLE = 0; // ol/TileState
 /** @param {Pyramid} pyramid @returns {any} an ol.tilegrid.TileGrid in base pixels, y upwards from 0 to -rows */
 export function tileGrid(pyramid) {
   const coarseFirst = [...pyramid.levels].reverse();
-  class SharpGrid extends ol.tilegrid.TileGrid {
+  class SharpGrid extends /** @type {new (options: any) => any} */ (ol.tilegrid.TileGrid) {
     /** The coarsest level that is sharp enough for the screen's own pixels. @param {number} resolution */
     getZForResolution(resolution) {
       const wanted = (resolution / (globalThis.devicePixelRatio || 1)) * MAX_ENLARGEMENT;

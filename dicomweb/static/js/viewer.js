@@ -111,7 +111,6 @@ function show(opened) {
   openPyramid(Math.min(place?.p ?? 0, opened.pyramids.length - 1), place);
   $("#opening").hidden = true;
   stage.dataset.state = "ready";
-  $("#map").focus({ preventScroll: true });
 }
 
 /** @param {number} index @param {import("./link.js").Place | null} place */
