@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deleting and correcting: journal first, then one transaction (DESIGN 4)."""
 
+import copy
 import gzip
 import hashlib
 import io
@@ -176,7 +177,7 @@ def revise(dataset: Dataset, patch: Mapping[str, object], actor: str, reason: st
     prior = Dataset()
     for keyword in sorted(patch):
         if keyword in dataset:
-            prior[keyword] = dataset[keyword]
+            prior[keyword] = copy.deepcopy(dataset[keyword])
     for keyword, value in patch.items():
         _assign(dataset, keyword, value)
     dataset.SpecificCharacterSet = "ISO_IR 192"

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A scope that sees nothing shows nothing and changes nothing, through every verb."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archive.access import EVERYTHING, NOTHING, Action, OpenPolicy, Principal, Scope
+from archive.errors import ArchiveError, NotAllowed, NotFound
+from archive.index.query import Level, Query
+from archive.service import Archive
+from archive.values import NewInstance, NewOriginal, NewSlide, Rendering, Stored
+from tests.support.archives import ASK, SENDER, TESTER, open_archive, store_bytes
+from tests.support.instances import make_instance
+
+STRANGER = {"principal": Principal("stranger", "dicomweb"), "scope": NOTHING}
+# Verbs without a scope: what the process itself does, never on behalf of somebody.
+INTERNAL = {
+    "stage", "stage_copy", "spool_path", "adopt", "claim", "report", "finish", "fail", "watched", "note_watched",
+    "recover", "fold_access", "ready", "statistics", "close",
+}  # fmt: skip
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    opened = open_archive(tmp_path)
+    yield opened
+    opened.close()
+
+
+def state(archive: Archive) -> tuple[object, ...]:
+    """All that an owner can see."""
+    return (
+        archive.slides(**ASK), archive.changes(0, **ASK), archive.jobs(**ASK), archive.quarantined(**ASK),
+        [archive.find(Query(level), **ASK).rows for level in Level],
+    )  # fmt: skip
+
+
+def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
+    study, series, sop = stored.study_instance_uid, stored.series_instance_uid, stored.sop_instance_uid
+    instance = archive.instance(study, series, sop, **ASK)
+
+    def staged() -> Any:
+        with archive.stage() as staging:
+            staging.write(make_instance())
+            return staging.finish()
+
+    original = NewOriginal(b"\0" * 32, [], "aperio-svs")
+    return {
+        "store_file": lambda: archive.store_file(staged(), sender=SENDER, **STRANGER),
+        "store_slide": lambda: archive.store_slide(
+            NewSlide(original, [NewInstance("", part10=make_instance())], "S1"), sender=SENDER, **STRANGER
+        ),
+        "original_of": lambda: archive.original_of(b"\0" * 32, **STRANGER),
+        "find": lambda: [r for level in Level for r in archive.find(Query(level), **STRANGER).rows],
+        "slides": lambda: archive.slides(**STRANGER),
+        "changes": lambda: archive.changes(0, **STRANGER),
+        "instance": lambda: archive.instance(study, series, sop, **STRANGER),
+        "instances": lambda: list(archive.instances(study, **STRANGER)),
+        "open": lambda: archive.open(instance, **STRANGER),
+        "metadata": lambda: archive.metadata(instance, **STRANGER),
+        "frame": lambda: archive.frame(instance, 1, **STRANGER),
+        "frames": lambda: list(archive.frames(instance, [1], **STRANGER)),
+        "frame_codecs": lambda: archive.frame_codecs(instance, scope=NOTHING),
+        "can_transcode": lambda: archive.can_transcode(instance, "1.2.840.10008.1.2.1", scope=NOTHING),
+        "bulk": lambda: archive.bulk(instance, "00480105/0/00282000", **STRANGER),
+        "rendered": lambda: archive.rendered(instance, 1, Rendering(), **STRANGER),
+        "thumbnail": lambda: archive.thumbnail(study, series, **STRANGER),
+        "original": lambda: archive.original(series, **STRANGER),
+        "delete": lambda: archive.delete(study, reason="r", **STRANGER),
+        "correct": lambda: archive.correct(study, {"StudyID": "1"}, reason="r", **STRANGER),
+        "enqueue": lambda: archive.enqueue("ingest", {}, **STRANGER),
+        "jobs": lambda: archive.jobs(**STRANGER),
+        "quarantine": lambda: archive.quarantine(staged(), "n", "r", source="s", **STRANGER),
+        "quarantined": lambda: archive.quarantined(**STRANGER),
+        "verify": lambda: list(archive.verify(**STRANGER)),
+        "reindex": lambda: archive.reindex(**STRANGER),
+        "collect_garbage": lambda: archive.collect_garbage(**STRANGER),
+    }
+
+
+def test_every_verb_takes_a_scope_or_is_internal(archive: Archive) -> None:
+    stored = store_bytes(archive, make_instance())
+    verbs = {
+        name for name, member in inspect.getmembers(Archive, inspect.isfunction) if not name.startswith("_")
+    }
+    assert verbs - INTERNAL == set(calls(archive, stored))
+    for name in verbs - INTERNAL:
+        assert "scope" in inspect.signature(getattr(Archive, name)).parameters, name
+
+
+def test_a_deny_all_scope_shows_nothing_and_changes_nothing(archive: Archive) -> None:
+    stored = store_bytes(archive, make_instance())
+    archive.enqueue("ingest", {"a": 1}, **ASK)
+    before = state(archive)
+    for name, call in calls(archive, stored).items():
+        try:
+            shown = call()
+        except (NotFound, NotAllowed):
+            shown = []
+        assert shown == [], name
+        assert state(archive) == before, name
+
+
+def test_hidden_and_absent_are_told_alike(archive: Archive) -> None:
+    stored = store_bytes(archive, make_instance())
+    uids = (stored.study_instance_uid, stored.series_instance_uid, stored.sop_instance_uid)
+    with pytest.raises(NotFound) as hidden:
+        archive.instance(*uids, **STRANGER)
+    other = open_archive(Path(archive._core.spool.folder).parent / "other")
+    with pytest.raises(NotFound) as absent:
+        other.instance(*uids, **ASK)
+    other.close()
+    assert (type(hidden.value), str(hidden.value)) == (type(absent.value), str(absent.value))
+
+
+def test_a_scope_of_one_study_sees_and_fills_that_study_only(archive: Archive) -> None:
+    mine = store_bytes(archive, make_instance(study="1.2.1"))
+    theirs = store_bytes(archive, make_instance(study="1.2.2"))
+    limited = {"principal": TESTER, "scope": Scope("study.study_instance_uid = ?", ("1.2.1",))}
+    assert [s.study_instance_uid for s in archive.slides(**limited)] == ["1.2.1"]
+    assert {c.study_instance_uid for c in archive.changes(0, **limited)} == {"1.2.1"}
+    assert archive.find(Query(Level.INSTANCE), **limited).remaining == 0
+    with pytest.raises(NotFound):
+        archive.instance(
+            theirs.study_instance_uid, theirs.series_instance_uid, theirs.sop_instance_uid, **limited
+        )
+    assert store_bytes(archive, make_instance(study="1.2.1"), **limited).study_instance_uid == "1.2.1"
+    for study in ("1.2.2", "1.2.3"):
+        with pytest.raises(NotAllowed):
+            store_bytes(archive, make_instance(study=study), **limited)
+    assert mine.outcome == "stored"
+
+
+class ReadOnly(OpenPolicy):
+    def allows(self, principal: Principal, action: Action) -> bool:
+        return action in (Action.SEARCH, Action.READ)
+
+
+def test_a_refused_action_leaves_an_audit_record(tmp_path: Path) -> None:
+    archive = open_archive(tmp_path, policy=ReadOnly())
+    with pytest.raises(NotAllowed):
+        store_bytes(archive, make_instance())
+    with pytest.raises(ArchiveError):
+        archive.delete("1.2", reason="r", principal=TESTER, scope=EVERYTHING)
+    index = archive._core.index
+    with index.read():
+        events = [(e.code, e.outcome, e.seq) for e in index.models.AuditEvent.select()]
+    assert events == [("110113", "4", 1), ("110113", "4", 2)]
+    archive.close()
