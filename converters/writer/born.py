@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from archive.part10.encode import encode_header
 from archive.part10.frame_table import encode_direct
 from converters.barcode import read_barcodes
-from converters.slide import AssociatedImage, Level, PixelType, Role, Scene, Slide, SourceFile
+from converters.codecs import encode
+from converters.slide import AssociatedImage, Level, PixelType, Progress, Role, Scene, Slide, SourceFile
 from converters.writer.blank import blank_tile
 from converters.writer.dataset import (
     SOP_CLASS_UID,
@@ -27,7 +29,7 @@ from converters.writer.dataset import (
     nominal_spacing_mm,
 )
 from converters.writer.metadata import UNKNOWN, Metadata
-from converters.writer.recompose import LOSSLESS_UID, lossless_frame, recompose
+from converters.writer.recompose import LOSSLESS_UID, photometric_of_lossless, recompose
 from converters.writer.survey import Survey, survey
 from converters.writer.uids import IMPLEMENTATION_VERSION_NAME, Names
 
@@ -74,6 +76,7 @@ class _Context:
     identity: Identity
     names: Names
     scratch: Path | None
+    progress: Progress | None
 
 
 def born_instances(
@@ -84,15 +87,19 @@ def born_instances(
     metadata: Metadata | None = None,
     scratch: Path | None = None,
     levels: Sequence[int] | None = None,
+    associated: bool | None = None,
+    progress: Progress | None = None,
 ) -> list[DicomInstance]:
     """All instances of a slide: levels from the coarsest, so that a slide opens early,
     then thumbnail, label and overview.
 
     ``source_digest`` is the SHA-256 of the original (of the sorted manifest where there
-    are several files), ``secret`` the site's. ``levels`` keeps those of these indexes
-    (0 is the finest), and nothing else changes. Levels that must be recomposed are
-    written to files in ``scratch``, by default a new temporary folder. Raises
-    DamagedSlide, MissingPixelSpacing, UnsupportedCompression, UnsupportedPixels.
+    are several files), ``secret`` the site's. ``levels`` keeps the levels of these
+    indexes (0 is the finest) and leaves out the other images, unless ``associated`` says
+    otherwise; what is kept is the same as without. Levels that must be recomposed are
+    written to files in ``scratch``, by default a new temporary folder, and tell
+    ``progress`` about it. Raises DamagedSlide, MissingPixelSpacing,
+    UnsupportedCompression, UnsupportedPixels.
     """
     known = metadata or UNKNOWN
     names = Names(secret, source_digest)
@@ -100,16 +107,16 @@ def born_instances(
     barcode = ""
     if not (known.barcode or slide.scan.barcode) and Role.LABEL in pixels:
         barcode = read_barcodes(pixels[Role.LABEL])
-    context = _Context(slide, identify(slide, known, names, barcode), names, scratch)
+    context = _Context(slide, identify(slide, known, names, barcode), names, scratch, progress)
     number = 0
-    made: list[DicomInstance] = []
+    wanted: list[tuple[int, Scene, Level]] = []
     for scene in slide.scenes:
         for level in scene.levels:
             number += 1
             if levels is None or level.index in levels:
-                made.append(_level(context, scene, level, number))
-    made.reverse()
-    if levels is None:
+                wanted.append((number, scene, level))
+    made = [_level(context, scene, level, at) for at, scene, level in reversed(wanted)]
+    if levels is None if associated is None else associated:
         for image in slide.associated:
             number += 1
             made.append(_associated(context, image, pixels[image.role], number))
@@ -134,7 +141,7 @@ def _level(context: _Context, scene: Scene, level: Level, number: int) -> DicomI
     if stream.reversible is not True and stream.format in LOSSY_METHODS:
         lossy = ((LOSSY_METHODS[stream.format], _ratio(level, found)),)
     if found.why_not_copied:
-        made = recompose(level, found, path, _scratch(context))
+        made = recompose(level, found, path, _scratch(context), context.progress)
         transfer_syntax_uid, colours = LOSSLESS_UID, made.photometric
         table, pixel_bytes = made.frame_table, made.size_bytes
         blobs: tuple[SourceFile | bytes | Path, ...] = (made.path,)
@@ -212,7 +219,7 @@ def _born_table(level: Level, found: Survey, blank: bytes) -> bytes:
 
 
 def _associated(
-    context: _Context, image: AssociatedImage, pixels: np.ndarray, number: int
+    context: _Context, image: AssociatedImage, pixels: NDArray[np.uint8], number: int
 ) -> DicomInstance:
     """Label, overview or thumbnail as one frame, decoded and kept without loss."""
     scene = context.slide.scenes[image.scene]
@@ -223,7 +230,7 @@ def _associated(
         colours = "RGB" if samples == 3 else "MONOCHROME2"
     else:
         transfer_syntax_uid = LOSSLESS_UID
-        frame, colours = lossless_frame(pixels)
+        frame, colours = encode(pixels, LOSSLESS_UID), photometric_of_lossless(samples)
     if image.role is Role.THUMBNAIL:
         image_type = ("DERIVED", "PRIMARY", "THUMBNAIL", "RESAMPLED")
         finest = scene.levels[0]

@@ -2,22 +2,29 @@
 """Tiles that have no legal form in DICOM, decoded and encoded again without loss."""
 
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
 from archive.part10.codestream import photometric, sniff
 from archive.part10.frame_table import encode_direct
 from converters.codecs import CodecError, decode, encode
-from converters.errors import DamagedSlide
-from converters.slide import Level
+from converters.errors import DamagedSlide, UnsupportedCompression
+from converters.slide import Level, Progress
 from converters.writer.survey import Kind, Survey
 
 LOSSLESS_UID = "1.2.840.10008.1.2.4.90"
 """JPEG 2000 lossless: of the lossless syntaxes the one that most viewers read."""
+JPEG_UID, JPEG_2000_UID = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.91"
+MAX_TILE_PIXELS = 1 << 26
+BATCH = 64
+WORKERS = max(1, min(4, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,62 +37,73 @@ class Recomposed:
     size_bytes: int
 
 
-def recompose(level: Level, found: Survey, source: Path, scratch: Path) -> Recomposed:
-    """All tiles of a level as lossless frames. Absent ones become white.
+def recompose(
+    level: Level, found: Survey, source: Path, scratch: Path, progress: Progress | None = None
+) -> Recomposed:
+    """All tiles of a level as lossless frames, absent ones white; at most 64 in memory.
 
-    Raises DamagedSlide for a tile that no decoder takes.
+    ``progress`` counts bytes of the scanner's tiles. Raises DamagedSlide for a tile that
+    no decoder takes, UnsupportedCompression for one that none knows; nothing is left then.
     """
-    offsets, lengths = [], []
-    position = 0
-    blank: bytes | None = None
-    colours = ""
-    with (
-        source.open("rb") as file,
-        NamedTemporaryFile("wb", dir=scratch, suffix=".frames", delete=False) as out,
-    ):
-        for index in range(len(level.tiles)):
+    lengths = []
+    done = 0
+    colours = photometric_of_lossless(level.pixel_type.samples_per_pixel)
+    with NamedTemporaryFile("wb", dir=scratch, suffix=".frames", delete=False) as out:
+        try:
+            for index, frame in enumerate(_frames(level, found, source)):
+                out.write(frame)
+                lengths.append(len(frame))
+                done += int(found.lengths[index])
+                if progress is not None and index % BATCH == 0:
+                    progress(done, level.tiles.size_bytes)
+        except BaseException:
+            os.unlink(out.name)
+            raise
+    ends = np.cumsum(np.array(lengths, dtype=np.uint64))
+    table = encode_direct(ends - np.array(lengths, dtype=np.uint64), lengths)
+    return Recomposed(Path(out.name), table, colours, int(ends[-1]))
+
+
+def _frames(level: Level, found: Survey, source: Path) -> Iterator[bytes]:
+    """Every frame in order. Codecs release the interpreter, so threads share the work."""
+    blank = b""
+    if level.tiles.absent.any():
+        blank = encode(_white(level), LOSSLESS_UID)
+    with source.open("rb") as file, ThreadPoolExecutor(WORKERS) as pool:
+
+        def one(index: int) -> bytes:
             if level.tiles.absent[index]:
-                blank = blank or lossless_frame(_white(level))[0]
-                frame = blank
-            else:
-                data = os.pread(
-                    file.fileno(), int(found.lengths[index]), int(level.tiles.offsets[index])
-                )
-                frame, colours = lossless_frame(decoded_tile(data, found.kinds[found.kind_ids[index]], level))
-            out.write(frame)
-            offsets.append(position)
-            lengths.append(len(frame))
-            position += len(frame)
-    return Recomposed(Path(out.name), encode_direct(offsets, lengths), colours, position)
+                return blank
+            data = os.pread(file.fileno(), int(found.lengths[index]), int(level.tiles.offsets[index]))
+            return encode(decoded_tile(data, found.kinds[found.kind_ids[index]], level), LOSSLESS_UID)
+
+        for start in range(0, len(level.tiles), BATCH):
+            yield from pool.map(one, range(start, min(start + BATCH, len(level.tiles))))
 
 
-def lossless_frame(pixels: NDArray[np.uint8]) -> tuple[bytes, str]:
-    """A lossless frame of (rows, columns, samples), and its Photometric Interpretation."""
-    frame = encode(pixels, LOSSLESS_UID)
-    return frame, photometric(sniff(frame[:4096]))
+def photometric_of_lossless(samples: int) -> str:
+    """Photometric Interpretation of the frames that :func:`encode` makes here."""
+    frame = encode(np.zeros((8, 8, samples), dtype=np.uint8), LOSSLESS_UID)
+    return photometric(sniff(frame))
 
 
 def decoded_tile(data: bytes, kind: Kind, level: Level) -> NDArray[np.uint8]:
     """A tile's pixels as (tile rows, tile columns, samples), RGB or grey."""
     stream = kind.codestream
+    if stream.rows * stream.columns > MAX_TILE_PIXELS:
+        raise DamagedSlide(f"a tile of level {level.index} has {stream.rows} x {stream.columns} pixels")
     frame = kind.prefix + data[kind.skip :]
     try:
         if stream.format == "jpeg2000" and stream.subsampled:
-            pixels = _subsampled_jpeg2000(frame, stream.rows, stream.columns)
-        elif stream.format == "jpeg2000":
-            pixels = decode(
-                frame, "1.2.840.10008.1.2.4.91", stream.rows, stream.columns, stream.components, 8,
-                kind.photometric,
-            )  # fmt: skip
+            pixels = _subsampled_jpeg2000(frame, kind)
         else:
-            pixels = decode(
-                frame, "1.2.840.10008.1.2.4.50", stream.rows, stream.columns, stream.components, 8,
-                kind.photometric,
-            )  # fmt: skip
+            uid = JPEG_2000_UID if stream.format == "jpeg2000" else JPEG_UID
+            pixels = decode(frame, uid, stream.rows, stream.columns, stream.components, 8, kind.photometric)
     except CodecError as error:
         raise DamagedSlide(f"a tile of level {level.index} cannot be decoded: {error}") from error
-    if pixels.shape[2] != level.pixel_type.samples_per_pixel:
-        pixels = np.repeat(pixels[..., :1], level.pixel_type.samples_per_pixel, axis=2)
+    samples = level.pixel_type.samples_per_pixel
+    if pixels.shape[2] != samples:
+        pixels = np.repeat(pixels[..., :1], samples, axis=2)
     if pixels.shape[:2] == (level.tile_rows, level.tile_columns):
         return np.asarray(pixels, dtype=np.uint8)
     fitted = _white(level)
@@ -95,10 +113,17 @@ def decoded_tile(data: bytes, kind: Kind, level: Level) -> NDArray[np.uint8]:
 
 
 def _white(level: Level) -> NDArray[np.uint8]:
-    return np.full(
-        (level.tile_rows, level.tile_columns, level.pixel_type.samples_per_pixel), 255, dtype=np.uint8
-    )
+    shape = (level.tile_rows, level.tile_columns, level.pixel_type.samples_per_pixel)
+    return np.full(shape, 255, dtype=np.uint8)
 
 
-def _subsampled_jpeg2000(frame: bytes, rows: int, columns: int) -> NDArray[np.uint8]:
-    raise CodecError("JPEG 2000 with subsampled components")
+def _subsampled_jpeg2000(frame: bytes, kind: Kind) -> NDArray[np.uint8]:
+    """YCbCr with half the chroma columns, as Aperio's 33003 has it, to RGB."""
+    try:
+        pixels = imagecodecs.jpeg2k_decode(frame, numthreads=1)
+    except NotImplementedError:
+        sampling = " ".join(f"{across}x{down}" for across, down in kind.codestream.sampling)
+        raise UnsupportedCompression(f"JPEG 2000 sampled {sampling}", "a tile") from None
+    except Exception as error:  # the codec library's own kinds
+        raise CodecError("damaged codestream") from error
+    return np.asarray(pixels, dtype=np.uint8)
