@@ -34,7 +34,7 @@ def reencode_to_explicit_le(
     Inflation stops at the budget's bytes and ratio (``BudgetExceeded``), in chunks, so
     memory stays small. On any error nothing is left at ``out_path``.
     """
-    with mapped(path_or_file) as source, open(out_path, "xb") as out:
+    with mapped(path_or_file) as (source, _), open(out_path, "xb") as out:
         try:
             meta = read_meta(source)
             if meta.transfer_syntax_uid == DEFLATED:

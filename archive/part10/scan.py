@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Part 10 file as a header, bulk values and a frame table, without reading its bulk.
 
-The file is mapped, walked once and let go: memory is that of the header. Nothing in it
+The header is walked in a map of the file, fragments by positioned reads of their
+headers: memory is that of the header. Nothing in it
 is believed that can be checked: offset tables against the items, lengths against the
 file, numbers against each other.
 """
@@ -20,7 +21,7 @@ from archive.part10.errors import Malformed, NeedsReencoding
 from archive.part10.meta import FileMeta, encode_meta, read_meta
 from archive.part10.pixels import frame_table
 from archive.part10.reencode import reencode_to_explicit_le
-from archive.part10.source import PathOrFile, mapped
+from archive.part10.source import PathOrFile, Source, mapped
 from archive.part10.syntaxes import DEFLATED, EXPLICIT_BIG_ENDIAN, IMPLICIT, require_known
 from archive.part10.walker import Normalised, normalise
 
@@ -76,7 +77,7 @@ def scan_file(
     is scanned whole, whatever its position, and stays open.
     """
     with mapped(path_or_file) as source:
-        meta = read_meta(source, allow_bare=allow_bare)
+        meta = read_meta(source.data, allow_bare=allow_bare)
         require_known(meta.transfer_syntax_uid)
         if meta.transfer_syntax_uid not in (DEFLATED, EXPLICIT_BIG_ENDIAN):
             return _scan(source, meta, budget)
@@ -86,13 +87,15 @@ def scan_file(
     return replace(scan_file(scratch, budget=budget), reencoded=True)
 
 
-def _scan(source: bytes | mmap.mmap, meta: FileMeta, budget: ParseBudget) -> ScannedFile:
+def _scan(file: Source, meta: FileMeta, budget: ParseBudget) -> ScannedFile:
+    source = file.data
     normal = normalise(
         source,
         meta.data_set_offset,
         len(source),
         implicit=_is_implicit(source, meta, findings := list(meta.findings)),
         budget=budget,
+        descriptor=file.descriptor,
     )
     sop_class, sop_instance = (_uid(normal, tag) for tag in (_SOP_CLASS, _SOP_INSTANCE))
     study, series = (_uid(normal, tag) for tag in (_STUDY, _SERIES))

@@ -85,18 +85,22 @@ def normalise(
     implicit: bool,
     budget: ParseBudget,
     big_endian: bool = False,
+    descriptor: int | None = None,
 ) -> Normalised:
     """Walk the data set in ``source[start:end]``. Raises a ``Part10Error``; offsets in
     its message count from the beginning of ``source``.
 
-    Bulk values are left in the source (big endian: unswapped, since who copies them can
-    swap on the way).
+    ``descriptor`` is the source's file, if it is one. Bulk values are left in the source
+    (big endian: unswapped, since who copies them can swap on the way).
     """
-    return _Walk(source, end, budget, big_endian).run(start, implicit)
+    return _Walk(source, end, budget, big_endian, descriptor).run(start, implicit)
 
 
 class _Walk:
-    def __init__(self, source: Buffer, end: int, budget: ParseBudget, big_endian: bool) -> None:
+    def __init__(
+        self, source: Buffer, end: int, budget: ParseBudget, big_endian: bool, descriptor: int | None
+    ) -> None:
+        self.descriptor = descriptor
         self.source, self.end, self.budget, self.big_endian = source, end, budget, big_endian
         self.out = bytearray()
         self.result = Normalised(b"")
@@ -378,7 +382,7 @@ class _Walk:
         if length == UNDEFINED:
             if number != PIXEL_DATA or self.big_endian:
                 raise Malformed(f"{tag_name(number)} at byte {begin} has an undefined length")
-            fragments = read_fragments(self.source, pos, limit, self.budget)
+            fragments = read_fragments(self.source, pos, limit, self.budget, self.descriptor)
             if not self.stack:
                 self.result.fragments = fragments
             bulk.append(BulkValue(path, "OB", pos, fragments.end - pos, True))
