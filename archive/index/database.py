@@ -6,7 +6,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -18,10 +18,12 @@ from playhouse.pool import MaxConnectionsExceeded
 from archive.access import Scope
 from archive.errors import Busy, StorageFailed
 from archive.index import migrations, sequence
+from archive.index.attributes import AttributeRow
 from archive.index.models import Models, make_models
 from archive.index.query import Query
+from archive.index.rows import Inserter
 from archive.index.search import Found, Row, Search
-from archive.index.writer import SqliteWriter, WriteLock, refusal
+from archive.index.writer import BUSY_TIMEOUT_MS, SqliteWriter, WriteLock, refusal
 
 T = TypeVar("T")
 Dialect = Literal["sqlite", "postgresql"]
@@ -58,6 +60,7 @@ class Index:
         self.dialect = dialect
         self.models = make_models(database)
         self._run_dir = run_dir
+        self._inserter = Inserter(database, dialect)
         self._search = Search(dialect, self.read, self.data_version)
 
     @staticmethod
@@ -106,6 +109,15 @@ class Index:
         """All rows of a query, a page of 1,000 at a time by keyset."""
         return self._search.iterate(query, scope)
 
+    def insert(self, model: Any, /, **values: object) -> int:
+        """Insert one row of ``models.…`` and return its ``id``; within a verb. Twenty
+        times faster than ``model.create``, which every other writer waits for."""
+        return self._inserter.insert(model, values)
+
+    def insert_attributes(self, instance_id: int, rows: Iterable[AttributeRow]) -> None:
+        """Insert what :func:`archive.index.attributes.extract` gave; within a verb."""
+        self._inserter.attributes(instance_id, rows)
+
     def sequence(self) -> int:
         """Number audit events and changes that have no ``seq`` yet; returns how many.
         Every :meth:`write` does it; this is for what a dead process left."""
@@ -131,7 +143,7 @@ class SqliteIndex(Index):
         database = peewee.SqliteDatabase(
             str(self._path),
             pragmas=(
-                ("busy_timeout", 10_000),
+                ("busy_timeout", BUSY_TIMEOUT_MS),
                 ("journal_mode", "wal"),
                 ("synchronous", "full"),
                 ("foreign_keys", 1),

@@ -49,22 +49,28 @@ def assign(database: Any, dialect: str) -> int:
 def _assign_audit(database: Any) -> int:
     done = 0
     while rows := _unsequenced(database, "audit_event", "event"):
-        seq = _last(database, "audit_event")
-        for row_id, time_us, salt, event in rows:
-            seq += 1
-            _number(database, "audit_event", row_id, seq, leaf_hash(seq, time_us, salt, event.encode()))
-        done += len(rows)
+        first = _last(database, "audit_event") + 1
+        leaves = [
+            (seq, leaf_hash(seq, time_us, salt, event.encode()), row_id)
+            for seq, (row_id, time_us, salt, event) in enumerate(rows, first)
+        ]
+        done += _number(database, "audit_event", leaves)
+        if len(rows) < _PAGE:
+            break
     return done
 
 
 def _assign_changes(database: Any) -> int:
     done = 0
     while rows := _unsequenced(database, "change", ", ".join(_CHANGE_EVENT)):
-        seq = _last(database, "change")
-        for row_id, time_us, salt, *columns in rows:
-            seq += 1
-            _number(database, "change", row_id, seq, leaf_hash(seq, time_us, salt, change_event(*columns)))
-        done += len(rows)
+        first = _last(database, "change") + 1
+        leaves = [
+            (seq, leaf_hash(seq, time_us, salt, change_event(*columns)), row_id)
+            for seq, (row_id, time_us, salt, *columns) in enumerate(rows, first)
+        ]
+        done += _number(database, "change", leaves)
+        if len(rows) < _PAGE:
+            break
     return done
 
 
@@ -81,8 +87,9 @@ def _last(database: Any, table: str) -> int:
     return int(row[0] or 0)
 
 
-def _number(database: Any, table: str, row_id: int, seq: int, leaf: bytes) -> None:
+def _number(database: Any, table: str, leaves: list[tuple[int, bytes, int]]) -> int:
     mark = database.param
-    database.execute_sql(
-        f"UPDATE {table} SET seq = {mark}, leaf_hash = {mark} WHERE id = {mark}", (seq, leaf, row_id)
+    database.connection().cursor().executemany(
+        f"UPDATE {table} SET seq = {mark}, leaf_hash = {mark} WHERE id = {mark}", leaves
     )
+    return len(leaves)

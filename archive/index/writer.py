@@ -28,6 +28,8 @@ _Item = tuple[Callable[[], Any], "Future[Any]"]
 
 GROUP_VERBS = 256
 GROUP_SECONDS = 0.005
+BUSY_TIMEOUT_MS = 10_000
+CHECKPOINT_SECONDS = 1.0  # between two looks of one process at the WAL
 CHECKPOINT_BYTES = 4 << 20  # the WAL is copied into the database from this size on
 TRUNCATE_BYTES = 64 << 20  # from this size on, other writers wait for it
 
@@ -87,6 +89,7 @@ class SqliteWriter:
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._next_checkpoint = 0.0
         self._pid = os.getpid()
 
     def run(self, verb: Callable[[], T]) -> T:
@@ -176,17 +179,26 @@ class SqliteWriter:
             return None, error  # the caller's own, and not this thread's
 
     def _checkpoint(self, lock: WriteLock) -> None:
-        """Copy the WAL back once it is long, outside the turn, so that nobody waits;
-        only when it outgrew that, because readers or writers never paused, within."""
+        """Copy the WAL back once it is long: outside the turn, so that nobody waits.
+
+        Under steady writing it is never copied wholly and would grow for ever; then
+        the rest is copied within the turn. Long readers make that give up, not wait.
+        """
+        if time.monotonic() < self._next_checkpoint:
+            return
+        self._next_checkpoint = time.monotonic() + CHECKPOINT_SECONDS
         try:
             size = self._wal_path.stat().st_size
             if size < CHECKPOINT_BYTES:
                 return
-            if size < TRUNCATE_BYTES:
-                self._database.execute_sql("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            else:
-                with lock:
-                    self._database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._database.execute_sql("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            if size >= TRUNCATE_BYTES:
+                self._database.execute_sql("PRAGMA busy_timeout = 20")
+                try:
+                    with lock:
+                        self._database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                finally:
+                    self._database.execute_sql(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         except (OSError, peewee.PeeweeException):
             log.warning("the write-ahead log could not be copied back", exc_info=True)
 
