@@ -90,7 +90,7 @@ def bulk(folder: Path, start: Event, stop: Event, results: Any) -> None:
         index.insert(models.InstanceBlob, instance_id=row, position=0, blob=blob)
         index.insert(models.BlobRef, blob=blob, owner_kind="instance", owner_id=row)
         index.insert_attributes(
-            row.id, [AttributeRow("00400512", folded=f"{uid}-{n}") for n in range(ATTRIBUTES)]
+            row, [AttributeRow("00400512", folded=f"{uid}-{n}") for n in range(ATTRIBUTES)]
         )
         counted = {"number_of_instances": models.Series.number_of_instances + 1}
         models.Series.update(counted).where(models.Series.id == series).execute()
