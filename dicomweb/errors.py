@@ -169,9 +169,9 @@ def install(app: Flask) -> None:
             "request_id": g.get("request_id", ""),
         }
         response = Response(json.dumps({"error": detail}), error.code, content_type="application/json")
-        valid = getattr(error, "valid_methods", None)
-        if valid:
-            response.headers["Allow"] = ", ".join(sorted(valid))
+        for name, value in error.get_headers():
+            if name != "Content-Type":
+                response.headers[name] = value  # Allow of a 405, Content-Range of a 416
         return response
 
     app.register_error_handler(HTTPException, answer_routing)
