@@ -41,7 +41,7 @@ class Codestream:
     mct: bool = False  # JPEG 2000 multiple component transformation
     reversible: bool | None = None  # wavelet 5/3 (JPEG 2000), NEAR = 0 (JPEG-LS), ...
     signed: bool = False
-    rpcl: bool = False  # HTJ2K: resolution-position-component-layer order (.4.202)
+    rpcl: bool = False  # JPEG 2000: RPCL order with tile-part lengths, as .4.202 wants
     from_jpeg: bool = False  # JPEG XL: lossless recompression of a JPEG
     head_complete: bool = False
 

@@ -8,7 +8,7 @@ from archive.part10.errors import Malformed
 
 JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
 
-_SIZ, _CAP, _COD, _SOT = 0xFF51, 0xFF50, 0xFF52, 0xFF90
+_SIZ, _CAP, _COD, _TLM, _SOT = 0xFF51, 0xFF50, 0xFF52, 0xFF55, 0xFF90
 _PCAP_15 = 1 << 17  # bit 15 counted from the most significant, 1-based (T.814 A.3)
 _RPCL = 2
 
@@ -39,6 +39,7 @@ def sniff_jpeg2000(head: bytes) -> MainHeader:
             return MainHeader(format="unknown")
         head = head[start + 4 :]
     found = MainHeader(format="jpeg2000", reversible=None)
+    in_order = tile_part_lengths = False
     position = 2
     while position + 4 <= len(head):
         marker, length = struct.unpack_from(">HH", head, position)
@@ -59,8 +60,11 @@ def sniff_jpeg2000(head: bytes) -> MainHeader:
             _, progression, _, mct = struct.unpack_from(">BBHB", body)
             found["mct"] = mct == 1
             found["reversible"] = body[9] == 1
-            found["rpcl"] = progression == _RPCL
+            in_order = progression == _RPCL
+        elif marker == _TLM:
+            tile_part_lengths = True
         position = end
+    found["rpcl"] = in_order and tile_part_lengths
     if boxed:
         found["format"] = "unknown"
     return found

@@ -56,10 +56,9 @@ def sniff_jpeg_xl(head: bytes) -> JpegXlHeader:
             length, name = struct.unpack_from(">I4s", head, position)
             if name == b"jbrd":
                 found["from_jpeg"] = True
-            elif name in (b"jxlc", b"jxlp"):
+            elif name in (b"jxlc", b"jxlp") and not stream:
                 start = position + (8 if name == b"jxlc" else 12)
                 stream = head[start : start + 64]
-                break
             if length < 8:
                 break
             position += length
