@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
+from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -211,18 +212,19 @@ class Settings:
     @property
     def database(self) -> str:
         """The database's URL, ``sqlite:///`` + absolute path unless PostgreSQL."""
-        return self.database_url or f"sqlite:///{self.data / 'coverslip.db'}"
+        path = self.sqlite_path
+        return self.database_url if path is None else f"sqlite:///{quote(str(path))}"
 
     @property
     def sqlite_path(self) -> Path | None:
-        """The database file, None with PostgreSQL."""
-        if not self.database.startswith("sqlite:///"):
+        """The database file (a relative one is below ``data``), None with PostgreSQL."""
+        if self.database_url and not self.database_url.startswith("sqlite:///"):
             return None
-        return self.data / self.database.removeprefix("sqlite:///")
+        return self.data / (unquote(self.database_url.removeprefix("sqlite:///")) or "coverslip.db")
 
     @property
     def storage_path(self) -> Path:
-        return Path(self.storage_url.removeprefix("file://")) if self.storage_url else self.data / "store"
+        return Path(unquote(self.storage_url.removeprefix("file://")) or self.data / "store")
 
     @property
     def watch_folders(self) -> tuple[Path, ...]:
@@ -339,3 +341,8 @@ def _assembled(values: Mapping[str, object]) -> Settings:
         part = replace(getattr(settings, group), **found)
         settings = replace(settings, **cast(dict[str, Any], {group: part}))
     return settings
+
+
+def child_environment(added: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with ``added``, for a program that we run."""
+    return {**os.environ, **added}

@@ -112,13 +112,15 @@ class Supervisor:
         settings: Settings,
         command: Sequence[str],
         *,
+        options: Sequence[str] = (),
         tasks: Mapping[str, Sequence[str]] | None = None,
         announce: Callable[[Mapping[str, int]], None] | None = None,
     ) -> None:
-        """``command`` starts our program with this server's options appended to a role;
-        ``tasks`` are commands run once beside the roles; ``announce`` is told the ports."""
+        """``command`` starts our program, ``options`` follow each role's name; ``tasks`` are
+        commands run once beside the roles; ``announce`` is told the ports."""
         self._settings = settings
         self._command = list(command)
+        self._options = list(options)
         self._tasks = tasks or {}
         self._announce = announce
         self._children: list[Child] = []
@@ -136,7 +138,7 @@ class Supervisor:
             for name in (PORTS_FILE, UNHEALTHY_FILE):
                 (self._settings.run_dir / name).unlink(missing_ok=True)
             self._catch_signals()
-            self._run_to_end("migrate", [*self._command, "migrate", "--recover"])
+            self._run_to_end("migrate", [*self._command, "migrate", "--recover", *self._options])
             if self._stop_asked():
                 return
             self._listen()
@@ -210,6 +212,7 @@ class Supervisor:
         keep = []
         write = -1
         if not child.once:
+            command += self._options
             child.ready = False
             child.ready_pipe, write = os.pipe2(os.O_CLOEXEC)
             self._selector.register(child.ready_pipe, selectors.EVENT_READ, child)

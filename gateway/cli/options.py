@@ -2,16 +2,19 @@
 """Options that every command has, and the settings they lead to."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from functools import update_wrapper
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway import logs
 from gateway.settings import Settings, load
+
+if TYPE_CHECKING:
+    from archive.values import Finding
 
 
 @dataclass(slots=True)
@@ -81,12 +84,14 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, default=str))
 
 
-def print_lines(
-    rows: "list[Mapping[str, object]]", as_json: bool, line: Callable[[Mapping[str, object]], str]
-) -> None:
-    """Rows as one JSON list, or a line each."""
+def print_findings(findings: "Iterable[Finding]", as_json: bool) -> "list[Finding]":
+    """Print findings as they come (a list when JSON); return them all."""
+    found = []
+    for finding in findings:
+        found.append(finding)
+        if not as_json:
+            mended = " (mended)" if finding.repaired else ""
+            click.echo(f"{finding.kind}\t{finding.subject}\t{finding.detail}{mended}")
     if as_json:
-        print_json(rows)
-    else:
-        for row in rows:
-            click.echo(line(row))
+        print_json([asdict(finding) for finding in found])
+    return found
