@@ -24,6 +24,7 @@ from archive.errors import SourceChanged, StorageFailed, StorageFull, Unreadable
 CHUNK_BYTES = 1 << 20
 _INLINE_BYTES = 1 << 20  # smaller files are hashed by the writer itself
 _FLUSH_BYTES = 64 << 20  # start write-back early, so that the last fsync is short
+_STEP_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,19 +226,16 @@ class Spool:
             raise Unreadable(f"the file cannot be opened: {os.strerror(error.errno or 0)}") from error
         with file:
             before = os.fstat(file.fileno())
-            with self.stage(before.st_size) as staging:
-                while chunk := _read(file.fileno()):
-                    staging.write(chunk)
-                    if progress is not None:
-                        progress(staging.size_bytes)
+            path = self.new_path()
+            try:
+                digest, size = _copy(file.fileno(), before.st_size, path, progress)
                 after = os.stat(source)
-                if (before.st_ino, before.st_size, before.st_mtime_ns) != (
-                    after.st_ino,
-                    after.st_size,
-                    after.st_mtime_ns,
-                ) or staging.size_bytes != before.st_size:
+                if _identity(before) != _identity(after) or size != before.st_size:
                     raise SourceChanged("the file changed while it was copied")
-                return staging.finish()
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+            return SpoolFile(path, size, digest)
 
     def sweep(self, alive: Callable[[int], bool]) -> int:
         """Remove what processes that are gone left behind; returns how many files."""
@@ -250,8 +248,105 @@ class Spool:
         return removed
 
 
-def _read(fd: int) -> bytes:
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class _Follower:
+    """SHA-256 of a file that is being written, by a thread that reads behind the writer:
+    the digest is that of the copy, not of what it was copied from."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._written = 0
+        self._over = False
+        self._moved = threading.Condition()
+        self._digest = hashlib.sha256()
+        self._failure: OSError | None = None
+        self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
+        self._thread.start()
+
+    def advance(self, written: int) -> None:
+        with self._moved:
+            self._written = written
+            self._moved.notify()
+
+    def _run(self) -> None:
+        buffer = memoryview(bytearray(CHUNK_BYTES))
+        position = 0
+        try:
+            while True:
+                with self._moved:
+                    while position >= self._written and not self._over:
+                        self._moved.wait()
+                    ready = self._written
+                if position >= ready:
+                    return
+                while position < ready:
+                    got = os.preadv(self._fd, [buffer[: min(CHUNK_BYTES, ready - position)]], position)
+                    if not got:
+                        raise OSError(errno.EIO, os.strerror(errno.EIO))
+                    self._digest.update(buffer[:got])
+                    position += got
+        except OSError as error:
+            self._failure = error
+
+    def finish(self) -> bytes:
+        """All is written: the digest. Raises OSError if the copy cannot be read back."""
+        with self._moved:
+            self._over = True
+            self._moved.notify()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return self._digest.digest()
+
+
+def _copy(
+    source: int, size_hint: int, path: Path, progress: Callable[[int], None] | None
+) -> tuple[bytes, int]:
+    """Copy within the kernel where it can; returns SHA-256 and size of the copy, fsynced."""
+    with storage_errors():
+        target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        return os.read(fd, CHUNK_BYTES)
+        with storage_errors():
+            _reserve(target, size_hint)
+        follower = _Follower(target)
+        copied = flushed = 0
+        try:
+            while step := _copy_step(source, target, copied):
+                copied += step
+                follower.advance(copied)
+                if copied - flushed >= _FLUSH_BYTES:
+                    flushed = copied
+                    start_writeback(target)
+                if progress is not None:
+                    progress(copied)
+            with storage_errors():
+                os.ftruncate(target, copied)
+                os.fsync(target)
+        finally:
+            digest = follower.finish()
+        return digest, copied
+    finally:
+        os.close(target)
+
+
+def _copy_step(source: int, target: int, position: int) -> int:
+    """Copy some bytes at ``position``; 0 at the end of the source."""
+    try:
+        return os.copy_file_range(source, target, _STEP_BYTES, position, position)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise StorageFull("no space left in the store") from error
+            raise Unreadable(f"the file cannot be copied: {os.strerror(error.errno or 0)}") from error
+    try:
+        data = os.pread(source, CHUNK_BYTES, position)
     except OSError as error:
         raise Unreadable(f"the file cannot be read: {os.strerror(error.errno or 0)}") from error
+    with storage_errors():
+        done = 0
+        while done < len(data):
+            done += os.pwrite(target, data[done:], position + done)
+    return len(data)
