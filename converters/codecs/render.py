@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from converters.codecs import colour
-from converters.codecs.decode import decode
+from converters.codecs.decoders import decode
 from converters.codecs.errors import CodecError, FrameTooLarge, UnsupportedCodec
 
 Pixels = NDArray[Any]

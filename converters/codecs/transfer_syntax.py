@@ -73,3 +73,23 @@ LOSSLESS_ENCODERS = frozenset(
 """What :func:`converters.codecs.encode` writes without loss."""
 
 LOSSY_ENCODERS = frozenset({JPEG_BASELINE, JPEG2000})
+
+
+def can_transcode(source: str, target: str, bits_allocated: int = 8) -> bool:
+    """Whether frames go from one transfer syntax to another without loss."""
+    if source == target:
+        return True
+    if {source, target} == {JPEG_BASELINE, JPEGXL_RECOMPRESSION}:
+        return True
+    if source not in FAMILY or target not in LOSSLESS_ENCODERS:
+        return False
+    return bits_allocated in (8, 16) or FAMILY[source] is FAMILY[target] is Family.NATIVE
+
+
+def photometric_after(photometric: str, target: str) -> str:
+    """Photometric Interpretation of a frame once it was transcoded to ``target``."""
+    if not photometric.startswith("YBR") and photometric != "RGB":
+        return photometric
+    if target in (JPEG2000_LOSSLESS, HTJ2K_LOSSLESS, HTJ2K_LOSSLESS_RPCL):
+        return "YBR_RCT"
+    return "YBR_FULL_422" if target in (JPEG_BASELINE, JPEGXL_RECOMPRESSION) else "RGB"

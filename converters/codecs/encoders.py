@@ -110,8 +110,9 @@ def _encode(
 
 
 def j2k_psnr(quality: int) -> int:
-    """The peak signal-to-noise ratio, in dB, that a quality of 1 to 100 stands for."""
-    return 25 + quality // 4
+    """The peak signal-to-noise ratio, in dB, that a quality of 1 to 100 stands for; from
+    95 on 0: every bit plane is kept."""
+    return 25 + quality // 4 if quality < 95 else 0
 
 
 def resolutions(pixels: Pixels) -> int:
