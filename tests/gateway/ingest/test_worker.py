@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs: leases, retries, and failures that are shown."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from archive.errors import StorageFull
+from archive.index.query import Level, Query
+from archive.service import Archive
+from archive.values import Job, JobState
+from gateway.ingest import worker as module
+from gateway.ingest.worker import DERIVATIVES, INGEST, IngestJob, Worker
+from gateway.settings import WorkerSettings
+from tests.support.archives import ASK, open_archive
+from tests.support.instances import make_instance
+from tests.support.make_slide import make_svs
+from tests.support.require import ROOT
+
+SECRET = bytes(range(32))
+
+
+def make_worker(archive: Archive, **settings: object) -> Worker:
+    return Worker(archive, WorkerSettings(**settings), SECRET)  # type: ignore[arg-type]
+
+
+def enqueue(archive: Archive, path: Path) -> int:
+    return archive.enqueue(INGEST, IngestJob(str(path), path.name).payload(), key=str(path), **ASK)
+
+
+def job_of(archive: Archive, job_id: int) -> Job:
+    return next(job for job in archive.jobs(**ASK) if job.id == job_id)
+
+
+def instances(archive: Archive) -> int:
+    return len(archive.find(Query(Level.INSTANCE), **ASK).rows)
+
+
+def test_no_job_is_no_work(archive: Archive) -> None:
+    assert not make_worker(archive).run_one()
+
+
+def test_a_job_without_a_watcher_is_done_as_well(archive: Archive, folder: Path) -> None:
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    job_id = enqueue(archive, path)
+    assert make_worker(archive).run_one()
+    assert job_of(archive, job_id).state is JobState.DONE
+    assert instances(archive) == 1
+
+
+def test_a_payload_that_is_not_understood_fails_for_good(archive: Archive) -> None:
+    job_id = archive.enqueue(INGEST, {"something": 1}, **ASK)
+    assert make_worker(archive).run_one()
+    assert job_of(archive, job_id).state is JobState.FAILED
+
+
+def test_a_full_disk_is_tried_again_later(
+    archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    job_id = enqueue(archive, path)
+
+    def full(*arguments: object, **options: object) -> object:
+        raise StorageFull("no space left in the store")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "ingest_file", full)
+        assert make_worker(archive).run_one()
+    job = job_of(archive, job_id)
+    assert job.state is JobState.WAITING
+    assert job.message == "no space left in the store"
+    assert not make_worker(archive).run_one()  # not before its pause is over
+
+
+def test_after_the_last_attempt_it_has_failed_and_is_in_quarantine(
+    archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    job_id = enqueue(archive, path)
+
+    def broken(*arguments: object, **options: object) -> object:
+        raise RuntimeError("a fault of ours, with a PATIENT^NAME in it")
+
+    monkeypatch.setattr(module, "ingest_file", broken)
+    assert make_worker(archive, attempts=1).run_one()
+    job = job_of(archive, job_id)
+    assert (job.state, job.message) == (JobState.FAILED, "internal error (RuntimeError)")
+    assert [one.reason for one in archive.quarantined(**ASK)] == ["internal error (RuntimeError)"]
+
+
+def test_a_job_that_kills_its_workers_is_given_up(archive: Archive, folder: Path) -> None:
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    job_id = enqueue(archive, path)
+    for _ in range(2):  # workers that die without a word
+        assert archive.claim([INGEST], lease_s=-1, owner="dead") is not None
+    assert make_worker(archive, attempts=2).run_one()
+    job = job_of(archive, job_id)
+    assert job.state is JobState.FAILED
+    assert "workers died" in job.message
+    assert len(archive.quarantined(**ASK)) == 1
+
+
+def test_the_lease_is_renewed_for_as_long_as_the_job_runs(
+    archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    enqueue(archive, path)
+    renewed, beats = threading.Event(), 0
+    report, ingest_file = archive.report, module.ingest_file
+
+    def counted(*arguments: object, **options: object) -> None:
+        nonlocal beats
+        report(*arguments, **options)  # type: ignore[arg-type]
+        beats += 1
+        if beats == 8:
+            renewed.set()
+
+    def slow(*arguments: object, **options: object) -> object:
+        assert renewed.wait(20)  # well beyond the lease
+        assert archive.claim([INGEST], lease_s=60, owner="thief") is None
+        return ingest_file(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(archive, "report", counted)
+    monkeypatch.setattr(module, "ingest_file", slow)
+    assert make_worker(archive, lease_s=1).run_one()
+    assert instances(archive) == 1
+
+
+def test_a_converted_slide_gets_its_thumbnail_made(archive: Archive, folder: Path) -> None:
+    make_svs(folder / "slide.svs")
+    enqueue(archive, folder / "slide.svs")
+    worker = make_worker(archive)
+    assert worker.run_one()
+    assert [job.kind for job in archive.jobs(**ASK) if job.state is JobState.WAITING] == [DERIVATIVES]
+
+
+def test_a_thumbnail_that_cannot_be_made_is_a_failed_job_and_no_more(archive: Archive) -> None:
+    job_id = archive.enqueue(DERIVATIVES, {"study": "1.2", "series": "1.3"}, **ASK)
+    assert make_worker(archive).run_one()
+    assert job_of(archive, job_id).state is JobState.FAILED
+
+
+DYING_WORKER = """
+import sys
+from pathlib import Path
+from gateway.ingest import worker as module
+from gateway.settings import WorkerSettings
+from tests.support.archives import open_archive
+
+def wait_forever(*arguments, **options):
+    print("running", flush=True)
+    sys.stdin.read()
+
+module.ingest_file = wait_forever
+archive = open_archive(Path(sys.argv[1]))
+module.Worker(archive, WorkerSettings(lease_s=1), bytes(32)).run_one()
+"""
+
+
+def test_the_job_of_a_killed_worker_is_taken_over_after_its_lease(tmp_path: Path, folder: Path) -> None:
+    archive = open_archive(tmp_path / "data")
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    job_id = enqueue(archive, path)
+    with subprocess.Popen(
+        [sys.executable, "-c", DYING_WORKER, str(tmp_path / "data")], cwd=ROOT,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"running\n"
+        os.kill(process.pid, signal.SIGKILL)
+    assert job_of(archive, job_id).state is JobState.RUNNING
+    stop = threading.Event()
+    done = archive.finish
+
+    def observed(finished: int, message: str = "") -> None:
+        done(finished, message)
+        stop.set()
+
+    archive.finish = observed  # type: ignore[method-assign]
+    survivor = threading.Thread(
+        target=module.work, args=(archive, WorkerSettings(poll_s=0.05), SECRET, lambda: None, stop)
+    )
+    survivor.start()
+    survivor.join(30)
+    assert not survivor.is_alive()
+    assert job_of(archive, job_id).state is JobState.DONE
+    assert instances(archive) == 1
+    archive.close()
