@@ -4,6 +4,7 @@
 Call after a fork, never before: database connections and locks must not be carried over.
 """
 
+import atexit
 import contextlib
 import os
 import pwd
@@ -14,15 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from archive.access import OpenPolicy, Policy, Principal, Scope
+from archive.core import Limits
 from archive.index.database import Index
+from archive.service import Archive
 from archive.storage.base import Storage
 from archive.storage.local import LocalStorage
-from gateway.settings import Settings, WatchSettings
+from gateway.settings import Settings, SettingsError, WatchSettings
+from gateway.versions import version_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-    from archive.service import Archive
+    from gateway.codec_pool import CodecPool
 
 SECRET_BYTES = 32
 
@@ -35,7 +39,8 @@ class Caller(TypedDict):
 
 
 def storage(settings: Settings) -> Storage:
-    settings.storage_path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (settings.data, settings.storage_path):  # patient data: nobody else's
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return LocalStorage(settings.storage_path)
 
 
@@ -48,7 +53,66 @@ def index(settings: Settings) -> Index:
     return Index.open(settings.database, run_dir=settings.run_dir)
 
 
-def operator(archive: "Archive") -> Caller:
+def codec_pool(settings: Settings) -> "CodecPool":
+    from gateway.codec_pool import CodecPool
+
+    codecs = settings.codecs
+    return CodecPool(codecs.processes, codecs.memory_bytes, codecs.timeout_s, codecs.queue)
+
+
+@contextlib.contextmanager
+def archive(settings: Settings, *, codecs: bool = True, migrate: bool = False) -> Iterator[Archive]:
+    """The archive, closed at the end. ``codecs``: with processes that decode pixels,
+    started when first needed. ``migrate`` brings the database to this release's form
+    first. Raises StoreTooNew, StorageFailed, SettingsError (nothing there yet)."""
+    database = settings.sqlite_path
+    if not migrate and database is not None and not database.exists():
+        raise SettingsError(
+            f"{settings.data} holds no archive: run `coverslip migrate` or `serve`, or name it with --data"
+        )
+    kept = storage(settings)
+    opened = index(settings)
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(opened.close)
+        if migrate:
+            opened.migrate()
+        pool = cleanup.enter_context(codec_pool(settings)) if codecs else None
+        made = Archive(
+            kept,
+            opened,
+            policy=policy(settings),
+            data_dir=settings.data,
+            codec=pool,
+            limits=Limits(free_bytes=settings.limits.free_bytes),
+        )
+        cleanup.callback(made.close)
+        yield made
+
+
+def web_app(settings: Settings) -> "WSGIApplication":
+    """The web application with an archive of its own, open for this process's life."""
+    from dicomweb.app import WebSettings, create_app
+    from gateway.web import metrics_dir
+
+    http = settings.http
+    web = WebSettings(
+        public_url=http.public_url,
+        auth_mode=settings.auth.mode,
+        trusted_hosts=http.trusted_hosts,
+        behind_proxy=http.trusted_proxies if http.behind_proxy else (),
+        cors_origins=http.cors_origins,
+        version=version_of("coverslip"),
+        watch_folders=tuple(map(str, settings.watch_folders)),
+        metrics_dir=metrics_dir(settings),
+        results_default=settings.limits.find_results,
+    )
+    opened = contextlib.ExitStack()
+    made = opened.enter_context(archive(settings))
+    atexit.register(opened.close)
+    return create_app(made, web)
+
+
+def operator(archive: Archive) -> Caller:
     """The person at this machine's shell."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name

@@ -58,7 +58,8 @@ class StartFailed(Exception):
 
 def lock_data(run_dir: Path) -> int:
     """The descriptor of the exclusive lock on ``run_dir``; keep it open. AlreadyServing."""
-    run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (run_dir.parent, run_dir):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(run_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
