@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
 from archive.errors import BadQuery
@@ -257,7 +258,7 @@ def _values(dataset: Dataset, tags: list[int]) -> Iterator[Any]:
     if value is None or isinstance(value, bytes):
         return
     if len(tags) > 1:
-        for item in value if isinstance(value, MultiValue | list) else ():
+        for item in value if isinstance(value, Sequence | list) else ():
             if isinstance(item, Dataset):
                 yield from _values(item, tags[1:])
     elif isinstance(value, MultiValue | list | tuple):
