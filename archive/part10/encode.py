@@ -35,7 +35,8 @@ def encode_header(dataset: Dataset, transfer_syntax_uid: str, *, implementation_
     The data set is in normal form: Explicit VR Little Endian, sequences and items of
     undefined length (so that a nested bulk value can be put back without any length to
     mend), no group lengths, ascending tags; offset tables are left out, being derived.
-    ``transfer_syntax_uid`` (that of the frames) and ``implementation_version`` (at most
+    ``transfer_syntax_uid`` (that of the frames; any native one becomes Explicit VR Little
+    Endian) and ``implementation_version`` (at most
     16 characters) go into group 2. The same input gives the same bytes on any machine:
     no clock, host or library version is in them. Raises ``Malformed`` for a data set
     without SOP Class or SOP Instance UID, or with a value that its VR cannot hold.

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 
 from archive.part10.errors import Malformed, NotPart10, Truncated
-from archive.part10.syntaxes import EXPLICIT, IMPLICIT
+from archive.part10.syntaxes import EXPLICIT, IMPLICIT, NATIVE
 from archive.part10.vr import LONG_MASK, SHORT_MASK, known_vr
 
 IMPLEMENTATION_CLASS_UID = "2.25.334242433171127031125044654982269831395"
@@ -103,7 +103,13 @@ def encode_meta(
     transfer_syntax_uid: str,
     implementation_version: str = IMPLEMENTATION_VERSION,
 ) -> bytes:
-    """Preamble (zeros) and group 2 with its right length; nothing of clock or host."""
+    """Preamble (zeros) and group 2 with its right length; nothing of clock or host.
+
+    What follows is in Explicit VR Little Endian, so all native transfer syntaxes become
+    that one.
+    """
+    if transfer_syntax_uid in NATIVE:
+        transfer_syntax_uid = EXPLICIT
     body = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"
     for element, vr, text in (
         (0x02, b"UI", sop_class_uid),

@@ -40,10 +40,11 @@ class ScannedFile:
     when they are first read. ``header`` is the same as Part 10 bytes in normal form
     (``archive.part10.walker``): Explicit VR Little Endian with sequences of undefined
     length, whatever the file's own encoding; its group 2 names ``transfer_syntax_uid``,
-    the file's. ``bulk`` has pixel data too; offsets count in the file (of ``scratch``
-    if ``reencoded``). ``frame_table`` is encoded, its blob 0 being that file, and
-    ``b""`` without pixel data. ``findings`` name what is wrong but harmless, without
-    values. ``media_storage_uids`` are class and instance of group 2.
+    or Explicit VR Little Endian where that is Implicit, since that is what follows.
+    ``bulk`` has pixel data too; offsets count in the file (of ``scratch`` if
+    ``reencoded``). ``frame_table`` is encoded, its blob 0 being that file, and ``b""``
+    without pixel data. ``findings`` name what is wrong but harmless, without values.
+    ``media_storage_uids`` are class and instance of group 2.
     """
 
     transfer_syntax_uid: str

@@ -150,6 +150,8 @@ class _Walk:
                     self.close_top(top_tag, b"SQ", top_start)
                 continue
             if limit - pos < 8:
+                if self.ends_in_zeros(pos):
+                    break
                 raise Truncated(f"{limit - pos} bytes are left for an element at byte {pos}")
             begin = pos
 
@@ -215,6 +217,8 @@ class _Walk:
                     pos += 8
                 else:
                     if limit - pos < 12:
+                        if self.ends_in_zeros(pos):
+                            break
                         raise Truncated(f"{limit - pos} bytes are left for an element at byte {pos}")
                     (length,) = read_u32(source, pos + 8)
                     pos += 12
@@ -240,7 +244,7 @@ class _Walk:
                 top_tag, top_start = number, len(out)
                 if top_start > header_limit:
                     raise BudgetExceeded(f"the header exceeds {header_limit} bytes")
-            if number <= last:
+            if number <= last and number:  # 0 may be the first of trailing zeros
                 if number == last:
                     raise Malformed(f"{tag_name(number)} occurs twice")
                 self.unsorted.add(top_tag if stack else 0)
@@ -334,6 +338,8 @@ class _Walk:
         """A better VR for UN (PS3.5 6.2.2) and for VRs that this edition does not know,
         which have a 32-bit length (PS3.5 7.1.2)."""
         if vr != b"UN":
+            if number == 0 and vr == b"\x00\x00":  # perhaps zeros after the data set
+                return b"UN", 1
             if not (vr.isalpha() and vr.isupper()) and vr != b"??":
                 raise Malformed(f"no value representation in the element at byte {begin}")
             self.note(f"{tag_name(number)} has an unknown value representation: taken as UN")
@@ -350,9 +356,7 @@ class _Walk:
         left out, noted where it must be, and the walk goes on at the byte returned."""
         group, element = number >> 16, number & 0xFFFF
         nested = bool(self.stack)
-        left = self.end - begin
-        if not number and not nested and left <= _MAX_ZERO_TAIL and not any(self.source[begin : self.end]):
-            self.note("zeros follow the data set")
+        if not number and self.ends_in_zeros(begin):
             return self.end
         if number in PIXEL_TAGS:
             return self.take_bulk(number, vr, length, begin, pos, limit)
@@ -375,6 +379,13 @@ class _Walk:
         if length > BULK_ABOVE:
             return self.take_bulk(number, vr, length, begin, pos, limit)
         return 0
+
+    def ends_in_zeros(self, pos: int) -> bool:
+        """Whether nothing but zeros follows the data set, which some writers pad."""
+        if self.stack or self.end - pos > _MAX_ZERO_TAIL or any(self.source[pos : self.end]):
+            return False
+        self.note("zeros follow the data set")
+        return True
 
     def take_bulk(self, number: int, vr: bytes, length: int, begin: int, pos: int, limit: int) -> int:
         """Note a bulk value; return where it ends."""

@@ -3,7 +3,6 @@
 
 import struct
 from collections.abc import Sequence
-from itertools import pairwise
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -128,4 +127,3 @@ def cuts(data: bytes) -> list[int]:
     return sorted(n for n in found if n < len(data))
 
 
-__all__ = [name for name in dir() if not name.startswith("_") and name != "pairwise"]
