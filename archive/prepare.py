@@ -16,7 +16,7 @@ from archive.part10.budget import ParseBudget
 from archive.part10.bulk import BulkValue
 from archive.part10.digest import content_digest, pixel_digest
 from archive.part10.errors import Part10Error, UnknownTransferSyntax
-from archive.part10.frame_table import FrameTable, Range
+from archive.part10.frame_table import FrameTable, Kind, Range, repack
 from archive.part10.json_model import to_json
 from archive.part10.meta import read_meta
 from archive.part10.scan import ScannedFile, scan_file
@@ -228,4 +228,8 @@ def pixel_digest_of_file(table: bytes, path: Path) -> bytes:
 def frame_pieces(table: FrameTable, read: Callable[[Range], bytes]) -> Iterator[Iterable[bytes]]:
     """Each frame as its pieces, for :func:`archive.part10.digest.pixel_digest`."""
     for index in range(table.count):
+        if table.kind is Kind.BITS:
+            place, first_bit, bits = table.bits(index)
+            yield [repack(read(place), first_bit, bits)]
+            continue
         yield [s if isinstance(s, bytes) else read(s) for s in table.segments(index)]

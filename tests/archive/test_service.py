@@ -27,6 +27,7 @@ from archive.values import Instance, Outcome, Stored
 from tests.support.archives import ASK, SENDER, open_archive, store_bytes
 from tests.support.faults import flip_bit
 from tests.support.instances import jpeg_tile, make_instance
+from tests.support.require import DATA, require_data
 
 
 @pytest.fixture
@@ -237,3 +238,25 @@ def test_staged_files_never_stay_in_the_spool(archive: Archive, tmp_path: Path) 
         staging.write(b"abandoned")
     assert list((tmp_path / "spool").iterdir()) == []
     assert SENDER.via == "cli"
+
+
+@pytest.mark.parametrize("path", sorted((DATA / "slides" / "dicom-wsi").glob("*.dcm")), ids=lambda p: p.name)
+def test_every_sample_of_dicom_is_stored_and_comes_back_as_it_was(archive: Archive, path: Path) -> None:
+    data = path.read_bytes()
+    instance = described(archive, store_bytes(archive, data))
+    assert stream(archive, instance) == data
+    count = instance.number_of_frames
+    if instance.has_pixel_data:
+        frames = list(archive.frames(instance, range(1, count + 1), **ASK))
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+            expected = list(generate_frames(dataset.PixelData, number_of_frames=count))
+            assert [f.rstrip(b"\0") for f in frames] == [f.rstrip(b"\0") for f in expected]
+        elif dataset.BitsAllocated > 1:
+            assert dataset.PixelData[: sum(map(len, frames))] == b"".join(frames)
+    assert store_bytes(archive, data).outcome is Outcome.ALREADY
+    assert [f for f in archive.verify(**ASK) if f.kind != "as received"] == []
+
+
+def test_the_samples_of_dicom_are_there() -> None:
+    require_data("slides/dicom-wsi")
