@@ -4,20 +4,35 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 class ByteProgress:
     """Bytes done, of a total where one is known."""
 
-    def __init__(self, bar: "object | None" = None, task: int = 0) -> None:
+    def __init__(self, bar: "Progress | None" = None, task: "TaskID | None" = None) -> None:
         self._bar, self._task = bar, task
         self.bytes = 0
 
+    def to(self, done: int, total: int | None = None) -> None:
+        """``done`` bytes are done in all."""
+        self.bytes = done
+        if self._bar is not None and self._task is not None:
+            if total is None:
+                self._bar.update(self._task, completed=done)
+            else:
+                self._bar.update(self._task, completed=done, total=total)
+
     def done(self, name: str, size_bytes: int) -> None:
         """``size_bytes`` more are done."""
-        self.bytes += size_bytes
-        if self._bar is not None:
-            self._bar.advance(self._task, size_bytes)  # type: ignore[attr-defined]
+        self.to(self.bytes + size_bytes)
+
+    def of_total(self, done: int, total: int) -> None:
+        """``done`` of ``total`` bytes of the present slide are done."""
+        self.to(done, total)
 
 
 @contextmanager

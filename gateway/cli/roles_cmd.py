@@ -60,9 +60,11 @@ def dimse(settings: Settings, fd: int | None, ready: Callable[[], None]) -> None
 def worker(settings: Settings, fd: int | None, ready: Callable[[], None]) -> None:
     from gateway import compose
     from gateway.ingest import worker as loop
+    from gateway.maintenance import Maintenance
 
-    with compose.archive(settings) as archive:
-        loop.work(archive, settings.worker, compose.site_secret(settings), ready, process.stop_event())
+    stop = process.stop_event()
+    with compose.archive(settings) as archive, Maintenance(archive, stop):
+        loop.work(archive, settings.worker, compose.site_secret(settings), ready, stop)
 
 
 @_role("watch", "Take in what appears in the watched folders.\n\nExample: coverslip watch --data ./data")

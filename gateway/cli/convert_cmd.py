@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``coverslip convert``."""
+
+from pathlib import Path
+
+import click
+
+from gateway.cli.options import Given, as_json, common, print_json
+from gateway.cli.paths import each, files_of
+from gateway.cli.progress import byte_progress
+
+
+def _levels(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list such as 0,2", param_hint="--levels") from None
+
+
+@click.command("convert")
+@common
+@as_json
+@click.argument("sources", metavar="SRC...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to write; a folder for each slide.",
+)
+@click.option(
+    "--metadata",
+    metavar="FILE.json",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Patient, study and specimen, where the file does not know them.",
+)
+@click.option("--levels", metavar="0,2", help="Only these pyramid levels; 0 is the finest.")
+@click.option("--verify", is_flag=True, help="Read the files again and compare them with the scanner's.")
+def command(
+    given: Given,
+    as_json: bool,
+    sources: tuple[Path, ...],
+    folder: Path,
+    metadata: Path | None,
+    levels: str | None,
+    verify: bool,
+) -> None:
+    """Turn scanner files into DICOM Part 10 files; no server needed.
+
+    UIDs follow from the file and a secret: that of the site when --data names its data
+    folder (then the files equal what that archive serves), else a public one.
+
+    Example: coverslip convert slide.svs -o ./out --verify
+    """
+    from converters.convert import ConvertOptions, convert, metadata_file
+    from converters.writer.uids import PUBLIC_SECRET
+
+    settings = given.settings()
+    secret = PUBLIC_SECRET
+    if given.data is not None:
+        from gateway import compose
+
+        secret = compose.site_secret(settings)
+    options = ConvertOptions(
+        levels=_levels(levels),
+        metadata=metadata_file(metadata) if metadata is not None else None,
+        verify=verify,
+        secret=secret,
+    )
+    report: list[dict[str, object]] = []
+    with byte_progress("convert") as progress:
+
+        def work(path: Path) -> None:
+            for made in convert([path], folder, options, progress.of_total):
+                report.append(
+                    {
+                        "source": str(made.source),
+                        "files": [str(file) for file in made.files],
+                        "findings": list(made.findings),
+                        "verified_tiles": made.verified_tiles,
+                    }
+                )
+                if not as_json:
+                    checked = f", {made.verified_tiles} tiles verified" if verify else ""
+                    click.echo(f"{made.folder}: {len(made.files)} files{checked}")
+                    for finding in made.findings:
+                        click.echo(f"  note: {finding}")
+
+        try:
+            each(files_of(sources), work)
+        finally:
+            if as_json:
+                print_json(report)

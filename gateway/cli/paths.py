@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files named on the command line, and what becomes of several when some fail."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from gateway.cli.errors import CannotRead, Finished
+from gateway.cli.exit_codes import SOME_FAILED, code_of
+
+
+def files_of(paths: Iterable[Path]) -> list[Path]:
+    """The files named, and those in the folders named, sorted; hidden ones left out.
+
+    Raises CannotRead for a path, or a folder below it, that cannot be read.
+    """
+    found: list[Path] = []
+
+    def unreadable(error: OSError) -> None:
+        raise CannotRead(f"{error.filename}: {error.strerror}")
+
+    for path in paths:
+        if path.is_dir():
+            inside: list[Path] = []
+            for folder, names, files in os.walk(path, onerror=unreadable):
+                names[:] = [name for name in names if not name.startswith(".")]
+                inside += [Path(folder, name) for name in files if not name.startswith(".")]
+            found += sorted(inside)
+        elif path.exists():
+            found.append(path)
+        else:
+            raise CannotRead(f"{path}: no such file or folder")
+    return found
+
+
+def each(paths: Sequence[Path], work: Callable[[Path], None]) -> None:
+    """``work`` on every path. One path: its refusal is the command's. Several: the others
+    go on, each refusal is a line on standard error, and Finished ends the command."""
+    if len(paths) == 1:
+        work(paths[0])
+        return
+    failed = 0
+    for path in paths:
+        try:
+            work(path)
+        except Exception as error:
+            if code_of(error) is None:
+                raise  # a fault of ours
+            failed += 1
+            print(f"coverslip: {path}: {' '.join(str(error).split())}", file=sys.stderr)
+    if failed:
+        raise Finished(SOME_FAILED)
