@@ -51,7 +51,7 @@ def create_app(
     app.url_map.converters["uid"] = UidConverter
     # Werkzeug's redirects of doubled slashes would repeat the client's Host.
     app.url_map.merge_slashes = False
-    web = Web(archive, settings, authenticate, Metrics(settings.metrics_dir))
+    web = Web(archive, settings, authenticate, Metrics(settings.metrics_dir, archive.statistics))
     app.extensions["coverslip"] = web
     errors.install(app)
     app.before_request(_begin)

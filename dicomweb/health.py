@@ -6,10 +6,18 @@ multi-process mode, which ``PROMETHEUS_MULTIPROC_DIR`` switches on before its im
 any process then answers for all.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flask import Blueprint, Response, jsonify
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from dicomweb.context import archive, web
@@ -17,13 +25,18 @@ from dicomweb.context import archive, web
 health = Blueprint("health", __name__)
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
+_SAMPLE_EVERY = 256
+
+Statistics = Callable[[], Mapping[str, float]]
 
 
 class Metrics:
     """What this edge counts. Labels are route names and statuses, never values."""
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None, statistics: Statistics) -> None:
         self._directory = directory
+        self._statistics = statistics
+        self._observed = 0
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "coverslip_http_requests_total", "Requests answered.", ("route", "status"), registry=self.registry
@@ -36,12 +49,29 @@ class Metrics:
             buckets=_BUCKETS_S,
         )
 
+        self.caches = Gauge(
+            "coverslip_cache",
+            "Hits and misses of the archive's caches.",
+            ("name",),
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+
     def observe(self, route: str, status: int, seconds: float) -> None:
         self.requests.labels(route, str(status)).inc()
         self.seconds.labels(route).observe(seconds)
+        self._observed += 1
+        if self._observed % _SAMPLE_EVERY == 0:
+            self._sample()
+
+    def _sample(self) -> None:
+        """Copy the archive's own counters, now and then: another process may be scraped."""
+        for name, value in self._statistics().items():
+            self.caches.labels(name).set(value)
 
     def exposition(self) -> bytes:
         """The text format, of all processes where a folder is shared."""
+        self._sample()
         if self._directory is None:
             return generate_latest(self.registry)
         merged = CollectorRegistry()

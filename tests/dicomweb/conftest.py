@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import Client, TestResponse
 
-from archive.access import OpenPolicy
+from archive.access import OpenPolicy, Policy
 from archive.index.database import Index
 from archive.service import Archive
 from archive.storage.local import LocalStorage
@@ -74,12 +74,15 @@ def codec() -> Iterator[CodecPool]:
     pool.close()
 
 
-def open_archive(folder: Path, codec: CodecPool | None = None) -> Archive:
+def open_archive(folder: Path, codec: CodecPool | None = None, policy: Policy | None = None) -> Archive:
+    """A new archive in ``folder``; the caller closes it."""
     (folder / "run").mkdir(parents=True)
     (folder / "store").mkdir()
     index = Index.open(f"sqlite:///{folder}/coverslip.db", run_dir=folder / "run")
     index.migrate()
-    return Archive(LocalStorage(folder / "store"), index, policy=OpenPolicy(), data_dir=folder, codec=codec)
+    return Archive(
+        LocalStorage(folder / "store"), index, policy=policy or OpenPolicy(), data_dir=folder, codec=codec
+    )
 
 
 @pytest.fixture
