@@ -6,6 +6,7 @@ column, never an error. The header itself keeps it as it was.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -62,6 +63,7 @@ SELECTIVE = frozenset(
 )  # fmt: skip
 
 NUMBERS = frozenset(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"))
+_HEX = re.compile(r"[0-9A-Fa-f]{8}")
 _MAX_VALUES = 1000  # of one path and instance
 _MAX_INTEGER = 2**63 - 1
 
@@ -200,12 +202,9 @@ def search_text(dataset: Dataset) -> str:
 
 
 def _tag(part: str) -> str:
-    if len(part) == 8:
-        try:
-            return f"{int(part, 16):08X}"
-        except ValueError:
-            pass  # a keyword of 8 letters, such as Modality
-    tag = tag_for_keyword(part)
+    if _HEX.fullmatch(part):
+        return part.upper()
+    tag = tag_for_keyword(part) if part else None  # retired tags have an empty keyword
     if tag is None:
         raise BadQuery("an attribute is neither a keyword nor eight hexadecimal digits")
     return f"{tag:08X}"

@@ -24,14 +24,11 @@ MAX_LIMIT = 10_000
 # (study date, study id[, series id[, instance id]]) of the last row of a page.
 Cursor = tuple[str | int, ...]
 
-_JOINS = {
-    Level.STUDY: "study",
-    Level.SERIES: "series JOIN study ON study.id = series.study_id",
-    Level.INSTANCE: "instance JOIN series ON series.id = instance.series_id"
-    " JOIN study ON study.id = series.study_id",
-}
+# In the order of the result: newest study first, so that a page needs no sorting. On
+# SQLite a CROSS JOIN keeps the planner from starting with the largest table.
+_TABLES = ("study", "series ON series.study_id = study.id", "instance ON instance.series_id = series.id")
 _ORDER = ("study.study_date DESC", "study.id DESC", "series.id", "instance.id")
-_ALWAYS_SELECTIVE = ("0020000E", "00080018")  # UIDs of a deeper level: start from their index
+_UIDS = ("0020000E", "00080018")  # below a study: a query starts from their index
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +70,7 @@ class _Sql:
     dialect: str
     parts: list[str] = field(default_factory=list)
     parameters: list[object] = field(default_factory=list)
+    selective: bool = False  # few series or instances can match: start from them
 
     def add(self, sql: str, *parameters: object) -> None:
         self.parts.append(sql)
@@ -104,7 +102,7 @@ def compile(
         _continue(sql, after)
     columns = ", ".join(f'{name} AS "{name}"' for name in selected(query.level))
     order = ", ".join(_ORDER[: query.level + 1])
-    statement = f"SELECT {columns} FROM {_JOINS[query.level]} WHERE {sql.where} ORDER BY {order}"
+    statement = f"SELECT {columns} FROM {_tables(query.level, sql)} WHERE {sql.where} ORDER BY {order}"
     wanted = query.limit if limit is None else limit
     statement += " LIMIT ?"
     sql.parameters.append(MAX_LIMIT if wanted is None else min(wanted, MAX_LIMIT + 1))
@@ -122,9 +120,14 @@ def compile_count(query: Query, scope: Scope, dialect: str, *, cap: int) -> tupl
         counter = "number_of_series" if query.level == Level.SERIES else "number_of_instances"
         statement = f"SELECT coalesce(sum(study.{counter}), 0) FROM study WHERE {sql.where}"
     else:
-        inner = f"SELECT 1 AS one FROM {_JOINS[query.level]} WHERE {sql.where} LIMIT {cap:d}"
+        inner = f"SELECT 1 AS one FROM {_tables(query.level, sql)} WHERE {sql.where} LIMIT {cap:d}"
         statement = f"SELECT count(*) FROM ({inner}) AS counted"
     return _adapted(statement, dialect), sql.parameters
+
+
+def _tables(level: Level, sql: _Sql) -> str:
+    join = " CROSS JOIN " if sql.dialect == "sqlite" and not sql.selective else " JOIN "
+    return join.join(_TABLES[:level])
 
 
 def _adapted(statement: str, dialect: str) -> str:
@@ -149,8 +152,9 @@ def _conditions(query: Query, scope: Scope, dialect: str) -> _Sql:
             _modalities_in_study(sql, match)
         elif column is not None and column.level <= query.level:
             _on_columns(sql, column.compared, match)
+            sql.selective |= match.kind == Kind.VALUES and match.path in _UIDS
         elif column is None and query.level == Level.INSTANCE:
-            _on_attribute(sql, "instance.id", match)
+            sql.selective |= _on_attribute(sql, "instance.id", match)
         else:
             deeper.append(match)
     if deeper:
@@ -201,7 +205,7 @@ def _deeper(sql: _Sql, level: Level, matches: list[Match]) -> None:
         else:
             alias = "e" if column.level == Level.SERIES else "i"
             tables.add(alias)
-            selective |= exact and match.path in _ALWAYS_SELECTIVE
+            selective |= exact and match.path in _UIDS
             _on_columns(inner, tuple(f"{alias}.{_name(key)}" for key in column.compared), match)
     if "i" not in tables:
         source, link = "series e", "e.study_id"
@@ -213,6 +217,7 @@ def _deeper(sql: _Sql, level: Level, matches: list[Match]) -> None:
         source, link = "series e JOIN instance i ON i.series_id = e.id", "e.study_id"
     outer = "study.id" if level == Level.STUDY else "series.id"
     if selective:  # few rows: found once, from their index
+        sql.selective = True
         sql.add(f"{outer} IN (SELECT {link} FROM {source} WHERE {inner.where})", *inner.parameters)
     else:  # many rows: asked for each candidate, until the page is full
         sql.add(

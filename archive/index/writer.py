@@ -155,8 +155,8 @@ class SqliteWriter:
 
     def _group(self, first: _Item) -> Iterator[_Item]:
         """``first``, and what waits already, up to the limits of one transaction."""
-        yield first
         deadline = time.monotonic() + GROUP_SECONDS
+        yield first
         for _ in range(GROUP_VERBS - 1):
             if time.monotonic() > deadline:
                 return
@@ -211,7 +211,7 @@ def refusal(error: BaseException) -> BaseException:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return StorageFull("no space left for the index")
         return StorageFailed("the index could not be written")
-    text = str(error)
+    text = _told(error)
     if "is full" in text or "No space left" in text:
         return StorageFull("no space left for the index")
     if "disk I/O error" in text or "readonly" in text or "unable to open" in text:
@@ -219,3 +219,13 @@ def refusal(error: BaseException) -> BaseException:
     if "is locked" in text:
         return Busy("the index is locked by another program")
     return error
+
+
+def _told(error: BaseException | None) -> str:
+    """All messages of a chain: SQLite ends a transaction by itself when the disk is
+    full, and the error of the rollback that follows hides the cause."""
+    texts = []
+    while error is not None:
+        texts.append(str(error))
+        error = error.__context__
+    return "; ".join(texts)

@@ -59,8 +59,9 @@ def server() -> Iterator[str]:
     """
     bin_dir = binaries()
     owner = _owner()
-    # Short: a socket's path must stay below 108 bytes.
-    with tempfile.TemporaryDirectory(prefix="pg-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    # In memory where there is such a folder, and short: a socket's path has 107 bytes.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="pg-", dir=memory, ignore_cleanup_errors=True) as folder:
         if owner is not None:
             os.chown(folder, owner.pw_uid, owner.pw_gid)
         data = f"{folder}/data"
