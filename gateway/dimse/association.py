@@ -52,7 +52,9 @@ class Negotiator(ACSE):  # type: ignore[misc]
         if rejection is not None:
             log.warning(
                 "association of %s from %s rejected: result %d, source %d, reason %d",
-                request.calling_ae_title, association.peer_address, *rejection,
+                request.calling_ae_title,
+                association.peer_address,
+                *rejection,
             )
             self.send_reject(*rejection)
             association.kill()
@@ -211,7 +213,8 @@ class PeerAssociation(Association):  # type: ignore[misc]
         self.work = threading.Event()  # something arrived for _run_reactor
         self.acse = Negotiator(self)
         self.dul = UpperLayer(
-            self, timeout_s=server.settings.association_timeout_s,
+            self,
+            timeout_s=server.settings.association_timeout_s,
             maximum_length=server.settings.maximum_pdu_bytes,
         )
         self.dimse = Messages(self, server.open_reception)

@@ -64,8 +64,9 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
         entity.maximum_pdu_size = settings.maximum_pdu_bytes
         entity.acse_timeout = settings.association_timeout_s
         entity.network_timeout = settings.idle_timeout_s
-        super().__init__(entity, listener.getsockname(), settings.ae_title.strip(), [],
-                         request_handler=_Handler)
+        super().__init__(
+            entity, listener.getsockname(), settings.ae_title.strip(), [], request_handler=_Handler
+        )
         self.bind(evt.EVT_C_ECHO, on_c_echo)
         self.bind(evt.EVT_C_STORE, on_c_store, [archive])
 
@@ -127,7 +128,9 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
     ) -> Reception:
         """A place in the spool for the data set that follows."""
         return Reception(
-            self.archive.stage, sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid,
+            self.archive.stage,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
             transfer_syntax_uid=transfer_syntax_uid,
         )
 

@@ -37,7 +37,11 @@ class Reception:
     """
 
     def __init__(
-        self, stage: Callable[[], Staging], *, sop_class_uid: str, sop_instance_uid: str,
+        self,
+        stage: Callable[[], Staging],
+        *,
+        sop_class_uid: str,
+        sop_instance_uid: str,
         transfer_syntax_uid: str,
     ) -> None:
         self.refusal: ArchiveError | None = None

@@ -123,9 +123,7 @@ def _directories(
         (position,) = struct.unpack_from(order + word, table, entries * entry_bytes)
 
 
-def _numbers(
-    descriptor: int, order: str, word: str, kind: int, count: int, value: bytes
-) -> tuple[int, ...]:
+def _numbers(descriptor: int, order: str, word: str, kind: int, count: int, value: bytes) -> tuple[int, ...]:
     size = _NUMBER_BYTES.get(kind)
     if size is None or count > _MAX_TILES:
         return ()

@@ -90,7 +90,10 @@ class Watcher:
             return False
         watched.incomplete.pop(seen.identity, None)
         job = IngestJob(
-            path=str(watched.root / seen.path), name=seen.path, folder=folder, identity=seen.identity,
+            path=str(watched.root / seen.path),
+            name=seen.path,
+            folder=folder,
+            identity=seen.identity,
             delete_source=self._settings.delete_source,
         )
         scope = self._archive.policy.scope(self._principal)

@@ -50,17 +50,24 @@ def test_other_services_are_no_storage(uid: str) -> None:
 
 
 def test_all_storage_classes_are_accepted_in_explicit_little_endian() -> None:
-    proposed = [build_context(context.abstract_syntax, [ExplicitVRLittleEndian])
-                for context in AllStoragePresentationContexts]
+    proposed = [
+        build_context(context.abstract_syntax, [ExplicitVRLittleEndian])
+        for context in AllStoragePresentationContexts
+    ]
     for number, context in enumerate(proposed):
         context.context_id = 2 * number % 256 + 1
     assert {answer.result for answer in negotiate(proposed)} == {0}
 
 
-@pytest.mark.parametrize("uid", [uid for uid in ALL_TRANSFER_SYNTAXES
-                                 if uid not in (JPIP, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204",
-                                                "1.2.840.10008.1.2.4.205")
-                                 and not uid.startswith("1.2.840.10008.1.2.7.")])
+@pytest.mark.parametrize(
+    "uid",
+    [
+        uid
+        for uid in ALL_TRANSFER_SYNTAXES
+        if uid not in (JPIP, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205")
+        and not uid.startswith("1.2.840.10008.1.2.7.")
+    ],
+)
 def test_every_transfer_syntax_with_its_pixels_inside_is_accepted(uid: str) -> None:
     assert choose_transfer_syntax([uid]) == uid
 

@@ -36,8 +36,19 @@ def test_files_of_subfolders_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [".hidden.svs", "~$slide.svs", "slide.svs.part", "slide.svs.filepart", "slide.TMP", "a.crdownload",
-     "Thumbs.db", "desktop.ini", ".DS_Store", "slide.svs~", ".nfs0001"],
+    [
+        ".hidden.svs",
+        "~$slide.svs",
+        "slide.svs.part",
+        "slide.svs.filepart",
+        "slide.TMP",
+        "a.crdownload",
+        "Thumbs.db",
+        "desktop.ini",
+        ".DS_Store",
+        "slide.svs~",
+        ".nfs0001",
+    ],
 )
 def test_hidden_and_temporary_names_are_left_alone(tmp_path: Path, name: str) -> None:
     make(tmp_path, name, f".trash/{name}", ".trash/slide.svs")

@@ -261,9 +261,7 @@ def test_watcher_and_worker_run_until_they_are_told_to_stop(archive: Archive, fo
     settings = WatchSettings(folders=(str(folder),), settle_s=0.05, poll_s=0.05)
     threads = [
         threading.Thread(target=watch, args=(archive, settings, SECRET, watching.set, stop)),
-        threading.Thread(
-            target=work, args=(archive, WorkerSettings(poll_s=0.05), SECRET, working.set, stop)
-        ),
+        threading.Thread(target=work, args=(archive, WorkerSettings(poll_s=0.05), SECRET, working.set, stop)),
     ]
     for thread in threads:
         thread.start()
