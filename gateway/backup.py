@@ -10,6 +10,7 @@ so it is there when storage is copied. A backup is a folder:
     objects            a line per stored object: SHA-256, size, key
     store/<key>        the objects
     secret             the site's UID secret
+    access/<name>      lines of reads; the database knows how far it has folded each
 
 Objects are written once, so a backup into the same folder copies only what is new. While
 it runs, ``backup.json`` is absent: without it the folder is no backup.
@@ -180,19 +181,19 @@ def backup(settings: Settings, storage: Storage, folder: Path, progress: Progres
             damaged.append(key)
         progress(key, size)
     _write(folder / "objects", (entry.line().encode() for entry in entries))
+    names = ["database", "objects"]
     secret = settings.data / "secret"
-    if secret.exists():
-        _write(folder / "secret", iter([secret.read_bytes()]))
+    for source in (secret, *sorted((settings.data / "access").glob("*.jsonl"))):
+        if source.exists():
+            name = source.relative_to(settings.data).as_posix()
+            _write(folder / name, _read(source))
+            names.append(name)
     content = {
         "format": FORMAT,
         "time": datetime.now(UTC).isoformat(),
         "database": "sqlite" if settings.sqlite_path is not None else "postgresql",
         "objects": len(entries),
-        "sha256": {
-            name: _digest_of(folder / name)
-            for name in ("database", "objects", "secret")
-            if (folder / name).exists()
-        },
+        "sha256": {name: _digest_of(folder / name) for name in names},
     }
     _write(manifest, iter([json.dumps(content, indent=1).encode()]))
     _forget(folder / "store", {entry.key for entry in entries})
@@ -209,19 +210,27 @@ def _forget(store: Path, kept: set[str]) -> None:
 # -- restore -------------------------------------------------------------------------
 
 
-def _manifest(folder: Path) -> dict[str, object]:
+def _manifest(folder: Path) -> tuple[str, list[str]]:
+    """The kind of database, and the files beside ``store/``, each found right. BadBackup."""
     try:
         content = json.loads((folder / "backup.json").read_bytes())
-        kind, digests = content["format"], dict(content["sha256"])
+        version, database, digests = content["format"], str(content["database"]), dict(content["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadBackup(f"{folder} is no finished backup: backup.json is missing or damaged") from error
-    if kind != FORMAT:
-        raise BadBackup(f"{folder} has backup format {kind}, this release knows {FORMAT}")
+    if version != FORMAT:
+        raise BadBackup(f"{folder} has backup format {version}, this release knows {FORMAT}")
     for name, sha256 in digests.items():
-        path = folder / str(name)
-        if not path.exists() or _digest_of(path) != sha256:
+        path = folder / _inside(folder, name)
+        if not path.is_file() or _digest_of(path) != sha256:
             raise BadBackup(f"{folder}: {name} is missing or differs from its digest")
-    return dict(content)
+    return database, list(digests)
+
+
+def _inside(folder: Path, name: str) -> str:
+    """``name`` if it is a plain relative path. BadBackup."""
+    if name.startswith("/") or not set(name.split("/")).isdisjoint({"", ".", ".."}):
+        raise BadBackup(f"{folder} names a path outside of itself")
+    return name
 
 
 def restore(settings: Settings, folder: Path, progress: Progress) -> int:
@@ -230,10 +239,10 @@ def restore(settings: Settings, folder: Path, progress: Progress) -> int:
     Every digest is checked on the way; nothing is in place before all are right.
     Raises BadBackup, TargetNotEmpty, MissingProgram, StorageFull.
     """
-    content = _manifest(folder)
+    kept, names = _manifest(folder)
     kind = "sqlite" if settings.sqlite_path is not None else "postgresql"
-    if content.get("database") != kind:
-        raise BadBackup(f"the backup's database is {content.get('database')}, database_url names {kind}")
+    if kept != kind:
+        raise BadBackup(f"the backup's database is {kept}, database_url names {kind}")
     data, store, database = settings.data, settings.storage_path, settings.sqlite_path
     unfinished = data / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -248,9 +257,8 @@ def restore(settings: Settings, folder: Path, progress: Progress) -> int:
         for entry in entries.values():
             _restore_object(folder, unfinished, entry)
             progress(entry.key, entry.size_bytes)
-        for name in ("database", "secret"):
-            if (folder / name).exists():
-                _write(unfinished / name, _read(folder / name))
+        for name in names:
+            _write(unfinished / name, _read(folder / name))
         if database is None:
             _postgresql(
                 "pg_restore",
@@ -264,8 +272,9 @@ def restore(settings: Settings, folder: Path, progress: Progress) -> int:
         if store.exists():
             store.rmdir()
         shutil.move(unfinished / "store", store)
-        if (unfinished / "secret").exists():
-            os.replace(unfinished / "secret", data / "secret")
+        for name in ("secret", "access"):
+            if (unfinished / name).exists():
+                os.replace(unfinished / name, data / name)
         if database is not None:  # last: with it the folder counts as an archive
             database.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(unfinished / "database", database)
@@ -282,10 +291,7 @@ def _read(path: Path) -> Iterator[bytes]:
 
 
 def _restore_object(folder: Path, unfinished: Path, entry: Entry) -> None:
-    parts = entry.key.split("/")
-    if entry.key.startswith("/") or ".." in parts or "" in parts:
-        raise BadBackup(f"{folder}: the list of objects names a path that no object has")
-    source = folder / "store" / entry.key
+    source = folder / "store" / _inside(folder, entry.key)
     if not source.is_file():
         raise BadBackup(f"{folder}: object {entry.key} is missing")
     try:

@@ -19,7 +19,8 @@ def command(given: Given, http: str | None, dimse: int | None, demo: bool) -> No
     Example: coverslip serve --data ./data --http 127.0.0.1:8080 --demo
     """
     from gateway import settings_check as check
-    from gateway.supervisor import Supervisor, program
+    from gateway.cli.errors import Finished
+    from gateway.supervisor import StartFailed, Supervisor, program
 
     settings = given.settings("supervisor", http_bind=http)
     if dimse is not None:
@@ -34,4 +35,9 @@ def command(given: Given, http: str | None, dimse: int | None, demo: bool) -> No
         shown = f"[{host}]" if ":" in host else host
         click.echo(settings.http.public_url or f"http://{shown}:{ports['http']}/")
 
-    Supervisor(settings, program(), options=given.arguments(), tasks=tasks, announce=announce).run()
+    try:
+        Supervisor(settings, program(), options=given.arguments(), tasks=tasks, announce=announce).run()
+    except StartFailed as error:
+        if error.code <= 0:
+            raise  # it was killed: nobody has said why
+        raise Finished(error.code) from error  # the child has said why, in one line
