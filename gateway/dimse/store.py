@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from pynetdicom.events import Event
 
 from archive.errors import ArchiveError, Reason, Unreadable
-from archive.part10.meta import encode_meta
 from archive.spool import SpoolFile, Staging
 from archive.values import Sender
+from gateway.dimse.file_meta import file_meta
 
 if TYPE_CHECKING:
     from archive.service import Archive
@@ -50,7 +50,7 @@ class Reception:
             if not (is_uid(sop_class_uid) and is_uid(sop_instance_uid)):
                 raise Unreadable("the request's SOP class or instance UID is not a UID")
             self._staging = stage()
-            self._staging.write(encode_meta(sop_class_uid, sop_instance_uid, transfer_syntax_uid))
+            self._staging.write(file_meta(sop_class_uid, sop_instance_uid, transfer_syntax_uid))
         except ArchiveError as refusal:
             self._refuse(refusal)
 
