@@ -11,6 +11,8 @@ PIXEL_DATA = 0x7FE00010
 PIXEL_TAGS = frozenset((0x7FE00008, 0x7FE00009, PIXEL_DATA))
 """Float, Double Float and Pixel Data (PS3.3 C.7.6.24, C.7.6.25, C.7.6.3): always bulk."""
 
+_PIXEL_PATHS = frozenset(f"{tag:08X}" for tag in PIXEL_TAGS)
+
 
 class BulkValue(NamedTuple):
     """A value that is not in the header.
@@ -34,7 +36,7 @@ class BulkValue(NamedTuple):
     @property
     def is_pixel_data(self) -> bool:
         """Of the data set itself, not of an item (an icon's)."""
-        return len(self.path) == 8 and int(self.path, 16) in PIXEL_TAGS
+        return self.path in _PIXEL_PATHS
 
 
 def join_path(parts: Sequence[int]) -> str:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pydicom data set as header bytes: the way in for what we make or correct ourselves."""
 
+from collections.abc import Iterable
 from typing import cast
 
-from pydicom.charset import default_encoding
+from pydicom.charset import python_encoding
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -26,6 +27,7 @@ from archive.part10.walker import (
 
 _NOT_IN_HEADERS = PIXEL_TAGS | {EXTENDED_OFFSETS, EXTENDED_LENGTHS, 0xFFFCFFFC}
 _MAX_DEPTH = 64
+_SPECIFIC_CHARACTER_SET = 0x00080005
 _AMBIGUOUS = frozenset(("US or SS", "OB or OW", "US or OW", "US or SS or OW"))
 
 
@@ -55,14 +57,14 @@ def encode_dataset(dataset: Dataset) -> bytes:
     """``dataset`` in normal form, without pixel data. Elements that ``scan_file`` found
     and nobody touched are copied as they are. Raises ``Malformed``."""
     out = bytearray()
-    _write(dataset, out, default_encoding, 0)
+    _write(dataset, out, [], 0)
     return bytes(out)
 
 
-def _write(dataset: Dataset, out: bytearray, parent_charset: str | list[str], depth: int) -> None:
+def _write(dataset: Dataset, out: bytearray, parent_charset: list[str], depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise Malformed(f"more than {_MAX_DEPTH} nested sequences")
-    charset = cast("str | list[str]", dataset.get("SpecificCharacterSet") or parent_charset)
+    charset = _charset(dataset) or parent_charset
     for tag in sorted(dataset.keys()):
         if tag in _NOT_IN_HEADERS or tag.group <= 2 or not tag.element:
             continue
@@ -79,6 +81,20 @@ def _write(dataset: Dataset, out: bytearray, parent_charset: str | list[str], de
             out += SEQUENCE_DELIMITER
         else:
             _write_value(dataset, element, out, charset)
+
+
+def _charset(dataset: Dataset) -> list[str]:
+    """The terms of Specific Character Set that PS3.3 C.12.1.1.2 knows, without decoding
+    the element: pydicom would warn of the others at every value."""
+    if _SPECIFIC_CHARACTER_SET not in dataset:
+        return []
+    element = dataset.get_item(_SPECIFIC_CHARACTER_SET)
+    value: object = getattr(element, "value", None) or ""
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace").split("\\")
+    terms = [value] if isinstance(value, str) else list(cast("Iterable[str]", value))
+    names = [str(term).strip(" \x00") for term in terms]
+    return names if any(names) and all(name in python_encoding for name in names) else []
 
 
 def _write_raw(element: RawDataElement, out: bytearray) -> bool:
@@ -100,7 +116,7 @@ def _write_raw(element: RawDataElement, out: bytearray) -> bool:
 
 
 def _write_value(
-    dataset: Dataset, element: DataElement, out: bytearray, charset: str | list[str]
+    dataset: Dataset, element: DataElement, out: bytearray, charset: list[str]
 ) -> None:
     """Encode one decoded value by pydicom's writers."""
     buffer = DicomBytesIO()
@@ -108,7 +124,7 @@ def _write_value(
     try:
         if element.VR in _AMBIGUOUS:
             element = cast(DataElement, correct_ambiguous_vr_element(element, dataset, True))
-        write_data_element(buffer, element, charset)
+        write_data_element(buffer, element, charset or None)
     except Exception as problem:  # the writers let out whatever a value of a wrong type causes
         raise Malformed(f"{tag_name(element.tag)} cannot be encoded as {element.VR}") from problem
     out += buffer.getvalue()

@@ -25,6 +25,7 @@ from archive.part10.walker import (
     UNDEFINED,
     element_header,
     read_element,
+    tag_name,
 )
 
 _ITEM = struct.Struct("<HHI")
@@ -91,6 +92,10 @@ class Part10Stream:
         insertions.sort(key=lambda insertion: insertion.path)
         points = insertion_points(self._header, start, [insertion.path for insertion in insertions])
         self._insertions = list(zip(points, insertions, strict=True))
+        for point, insertion in self._insertions:
+            tag = insertion.path[-1]
+            if self._header[point : point + 4] == struct.pack("<HH", tag >> 16, tag & 0xFFFF):
+                raise Malformed(f"the header has {tag_name(tag)} already")
         self.length = len(self._header) + sum(insertion.length for insertion in insertions)
 
     def parts(self) -> Iterator[bytes | Range]:
@@ -225,16 +230,16 @@ def _joined(pieces: Iterable[Segment]) -> Iterator[Segment]:
 
 
 def _bulk_insertion(value: BulkValue) -> _Insertion:
+    try:
+        path = split_path(value.path)
+    except ValueError as problem:
+        raise Malformed("a bulk value has no path") from problem
     padding = value.length % 2
     vr = value.vr.encode("ascii")
     opening = element_header(value.tag, vr, UNDEFINED if value.encapsulated else value.length + padding)
     body = Range(0, value.offset, value.length)
     pad = b"\x00" if vr in LONG_MASK and vr not in (b"UC", b"UR", b"UT") else b" "
     pieces: tuple[Segment, ...] = (opening, body, pad * padding)
-    try:
-        path = split_path(value.path)
-    except ValueError as problem:
-        raise Malformed("a bulk value has no path") from problem
     return _Insertion(path, len(opening) + value.length + padding, lambda: pieces)
 
 
