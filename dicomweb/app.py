@@ -17,7 +17,7 @@ from dicomweb.frames_fast import FrameFastPath
 from dicomweb.health import Metrics, health
 from dicomweb.qido import qido
 from dicomweb.rendered import rendered
-from dicomweb.responses import SECURITY_HEADERS
+from dicomweb.responses import security_headers
 from dicomweb.settings import WebSettings
 from dicomweb.stow import stow
 from dicomweb.viewer import viewer
@@ -77,7 +77,7 @@ def _begin() -> Response | None:
 
 
 def _finish(response: Response) -> Response:
-    for name, value in SECURITY_HEADERS:
+    for name, value in security_headers(context.web().settings):
         response.headers.setdefault(name, value)
     if "request_id" in g:
         response.headers["X-Request-Id"] = g.request_id

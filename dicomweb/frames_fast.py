@@ -17,7 +17,7 @@ from dicomweb import media, urls
 from dicomweb.context import Web, identify, request_id_of
 from dicomweb.errors import BadRequest, refusal
 from dicomweb.multipart import PART_TAIL, closing
-from dicomweb.responses import IMMUTABLE, SECURITY_HEADERS
+from dicomweb.responses import IMMUTABLE, security_headers
 from dicomweb.wado import boundary_of, frames_etag
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class FrameFastPath:
     def __init__(self, application: WSGIApplication, web: Web) -> None:
         self._application = application
         self._web = web
+        self._security_headers = security_headers(web.settings)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] == "GET" and not environ.get("QUERY_STRING"):
@@ -104,7 +105,7 @@ class FrameFastPath:
             made = refusal(error, request_id)
             status, body = made.status_line, made.body
             headers = [*made.headers.items(), ("Vary", "Accept"), ("Content-Length", str(len(body)))]
-        headers += SECURITY_HEADERS
+        headers += self._security_headers
         headers.append(("X-Request-Id", request_id))
         start_response(status, headers)
         self._web.metrics.observe(_ROUTE, int(status[:3]), time.perf_counter() - started)

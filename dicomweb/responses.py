@@ -10,6 +10,7 @@ from flask import Response, request
 
 from dicomweb import multipart
 from dicomweb.media import Representation
+from dicomweb.settings import WebSettings
 
 IMMUTABLE = "private, max-age=31536000, immutable"
 """Frames and bulk values: their bytes never change under one UID."""
@@ -17,14 +18,18 @@ IMMUTABLE = "private, max-age=31536000, immutable"
 REVALIDATE = "private, no-cache"
 """Instances, metadata and pictures: a header revision changes them; the ETag is cheap."""
 
-SECURITY_HEADERS = [
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),  # our URLs hold UIDs
-]
-"""On every response, the viewer's and errors included."""
-
 _GZIP = 16 + zlib.MAX_WBITS
 _FLUSH_BYTES = 65_536
+
+
+def security_headers(settings: WebSettings) -> list[tuple[str, str]]:
+    """On every response, the viewer's and errors included."""
+    embedding = "cross-origin" if settings.cors_origins else "same-origin"
+    return [
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),  # our URLs hold UIDs
+        ("Cross-Origin-Resource-Policy", embedding),  # no <img> of ours in other people's pages
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ def test_every_route_answers_and_carries_the_headers(reader, url):
     response = reader.get(url, headers=AS_STORED if url in (STUDY, SERIES) else ANY)
     assert response.status_code == 200, response.get_data()[:300]
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Cross-Origin-Resource-Policy"] == "same-origin"
     assert re.fullmatch(r"[0-9a-f]{16}", response.headers["X-Request-Id"])
     if url.startswith(WEB):
         assert "Accept" in response.headers["Vary"]

@@ -36,7 +36,7 @@ def test_both_ways_answer_alike(reader, url, accept):
         if short.status_code == 200:
             assert short.get_data() == long.get_data()
             names = {"Content-Type", "Content-Length", "ETag", "Cache-Control", "Vary", "Accept-Ranges"}
-            names |= {"X-Content-Type-Options", "Referrer-Policy"}
+            names |= {"X-Content-Type-Options", "Referrer-Policy", "Cross-Origin-Resource-Policy"}
             assert {n: short.headers.get(n) for n in names} == {n: long.headers.get(n) for n in names}
         else:
             ours, theirs = (answer.get_json()["error"] for answer in (short, long))
