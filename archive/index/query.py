@@ -21,6 +21,8 @@ __all__ = ["Cursor", "Kind", "Level", "Match", "Query", "compile", "compile_coun
 MAX_OFFSET = 1_000_000
 MAX_LIMIT = 10_000
 
+_ENOUGH_LETTERS = 3  # of a pattern on an identifier
+
 # (study date, study id[, series id[, instance id]]) of the last row of a page.
 Cursor = tuple[str | int, ...]
 
@@ -243,7 +245,7 @@ def _on_attribute(sql: _Sql, instance: str, match: Match) -> bool:
     inner = sql.new()
     inner.add("a.path = ?", match.path)
     _on_columns(inner, ("a.folded",), match, number="a.num", date="a.date")
-    selective = match.kind == Kind.VALUES and match.path in SELECTIVE
+    selective = match.path in SELECTIVE and _names_few(match)
     if selective:
         sql.add(
             f"{instance} IN (SELECT a.instance_id FROM attribute a WHERE {inner.where})", *inner.parameters
@@ -254,6 +256,12 @@ def _on_attribute(sql: _Sql, instance: str, match: Match) -> bool:
             *inner.parameters,
         )
     return selective
+
+
+def _names_few(match: Match) -> bool:
+    """Whether a key on an identifier is precise: whole values, or enough of each."""
+    literal = [len(value) - value.count("*") - value.count("?") for value in match.values]
+    return match.kind == Kind.VALUES or (match.kind == Kind.PATTERNS and min(literal) >= _ENOUGH_LETTERS)
 
 
 def _on_columns(

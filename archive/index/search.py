@@ -20,7 +20,7 @@ V = TypeVar("V")
 Row = dict[str, Any]
 
 PAGE = 1000  # rows between two fetches of a stream: no cursor outlives a page
-COUNT_CAP = 100_000
+COUNT_CAP = 10_000  # beyond, a count says "at least"
 CACHE_ENTRIES = 512
 
 
@@ -47,13 +47,13 @@ class Search:
         self._read = read
         self._data_version = data_version
         self._anchors: _Versioned[Cursor] = _Versioned()
-        self._counts: _Versioned[int] = _Versioned()
+        self._counts: _Versioned[tuple[int, bool]] = _Versioned()
 
     def find(self, query: Query, scope: Scope) -> Found:
         """One page. Without a limit: at most ``MAX_LIMIT`` rows, see :meth:`iterate`."""
         limit = query.limit
         if limit == 0:
-            total, exact = self._count(query, scope, self._data_version())
+            total, exact = self._count(query, scope, self._data_version(), query.offset)
             return Found([], max(0, total - query.offset), exact)
         version = self._data_version()
         unpaged = (scope, replace(query, offset=0, limit=None, include=()))
@@ -65,7 +65,7 @@ class Search:
         del rows[limit:]
         end = query.offset + len(rows)
         self._anchors.put(version, (*unpaged, end), cursor_of(rows[-1], query.level))
-        total, exact = self._count(query, scope, version)
+        total, exact = self._count(query, scope, version, end)
         return Found(rows, max(1, total - end), exact)
 
     def iterate(self, query: Query, scope: Scope) -> Iterator[Row]:
@@ -90,18 +90,20 @@ class Search:
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
 
-    def _count(self, query: Query, scope: Scope, version: str) -> tuple[int, bool]:
-        """How many rows the whole query has, and whether that is exact."""
+    def _count(self, query: Query, scope: Scope, version: str, end: int) -> tuple[int, bool]:
+        """How many rows the whole query has, and whether that is exact; when it is not,
+        at least so many, and more than ``end``."""
         key = (scope, replace(query, offset=0, limit=None, include=()))
-        total = self._counts.get(version, key)
-        if total is None:
-            cap = max(COUNT_CAP, query.offset * 2)
+        known = self._counts.get(version, key)
+        if known is None or not (known[1] or known[0] > end):
+            cap = max(COUNT_CAP, end * 2)
             sql, parameters = compile_count(query, scope, self._dialect, cap=cap)
             with self._read() as database:
                 total = int(database.execute_sql(sql, parameters).fetchone()[0])
-            self._counts.put(version, key, total)
-        by_counters = not query.constrains and query.level != Level.STUDY
-        return total, by_counters or total < COUNT_CAP
+            by_counters = not query.constrains and query.level != Level.STUDY
+            known = (total, by_counters or total < cap)
+            self._counts.put(version, key, known)
+        return known
 
 
 def cursor_of(row: Row, level: Level) -> Cursor:

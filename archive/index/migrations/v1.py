@@ -308,6 +308,8 @@ _INDEXES = [
     "CREATE INDEX study_by_date ON study (study_date DESC, id DESC)",
     "CREATE INDEX study_by_patient_id ON study (patient_id)",
     "CREATE INDEX study_by_patient_name ON study (patient_name_folded)",
+    "CREATE INDEX study_by_patient_ideographic ON study (patient_name_ideographic)",
+    "CREATE INDEX study_by_patient_phonetic ON study (patient_name_phonetic)",
     "CREATE INDEX study_by_accession ON study (accession_number)",
     "CREATE INDEX study_by_protocol ON study (protocol_study_id, id)",
     "CREATE INDEX series_by_study ON series (study_id, id)",
