@@ -13,7 +13,7 @@ from archive.errors import ArchiveError, BadQuery
 from archive.index.columns import Level, to_json
 from archive.index.query import Query
 from archive.index.text import fold
-from archive.indexing import last_change, moment
+from archive.rows import last_change, moment
 from archive.values import Change, Page, SlideSummary
 
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from archive.access import Action, Policy, Principal
-from archive.audit import SECURITY_ALERT, AccessLog, AuditRecord, RefusalLimiter
+from archive.access_log import AccessLog
+from archive.audit import SECURITY_ALERT, AuditRecord, RefusalLimiter
 from archive.errors import NotAllowed
 from archive.files import OpenFiles
 from archive.index.database import Index

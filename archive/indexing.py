@@ -1,331 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records into index rows and back: one place for storing, recovering and reindexing.
+"""Records into index rows: one place for storing, recovering and reindexing.
 
-Functions that write are called inside ``Index.write``; functions that read open
-``Index.read`` themselves.
+All of this is called inside ``Index.write``.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from pydicom.dataset import Dataset
 
-from archive.access import Scope
 from archive.core import Core
 from archive.errors import ArchiveError
 from archive.index import attributes
 from archive.journal import Revision
-from archive.part10.bulk import BulkValue
 from archive.part10.digest import content_digest
-from archive.record import BlobRef, Record, RecordedInstance, RecordedOriginal, Section, blob_key
-from archive.values import Instance
-
-PAGE_ROWS = 1000
-Place = tuple[str, int, int]  # key, offset, length
+from archive.record import BlobRef, Record, RecordedInstance, RecordedOriginal, blob_key
+from archive.rows import Row, microseconds
 
 
 class MissingBlob(ArchiveError):
     """A blob went (garbage collection) between being found and being referred to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One instance as the index has it, and where its parts lie."""
-
-    id: int
-    study_instance_uid: str
-    series_instance_uid: str
-    sop_instance_uid: str
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    study_id: int
-    series_id: int
-    original_id: int | None
-    base: str  # "file", "bare" or "made", see docs/storage-format.md
-    record_key: str  # of the base
-    header: Place
-    json: Place
-    base_header: Place
-    table: Section
-    absent: Section
-    bulk: tuple[BulkValue, ...]
-    blob_keys: tuple[str, ...]
-    base_digest: bytes
-    dataset_digests: frozenset[bytes]  # of the base and of every revision
-    pixel_digest: bytes | None
-    revision: int
-    number_of_frames: int
-    rows: int
-    columns: int
-    samples_per_pixel: int
-    bits_allocated: int
-    bits_stored: int
-    pixel_representation: int
-    photometric_interpretation: str
-    lossy: bool
-    size_bytes: int
-    modality: str
-    image_type: tuple[str, ...]
-    has_pixel_data: bool
-    total_pixel_matrix_rows: int
-    total_pixel_matrix_columns: int
-
-    def describe(self) -> Instance:
-        """What edges see of it."""
-        return Instance(
-            row=self.id,
-            study_instance_uid=self.study_instance_uid,
-            series_instance_uid=self.series_instance_uid,
-            sop_instance_uid=self.sop_instance_uid,
-            sop_class_uid=self.sop_class_uid,
-            transfer_syntax_uid=self.transfer_syntax_uid,
-            number_of_frames=self.number_of_frames,
-            rows=self.rows,
-            columns=self.columns,
-            samples_per_pixel=self.samples_per_pixel,
-            bits_allocated=self.bits_allocated,
-            bits_stored=self.bits_stored,
-            pixel_representation=self.pixel_representation,
-            photometric_interpretation=self.photometric_interpretation,
-            lossy=self.lossy,
-            revision=self.revision,
-            base_digest=self.base_digest,
-            size_bytes=self.size_bytes,
-            modality=self.modality,
-            image_type=self.image_type,
-            has_pixel_data=self.has_pixel_data,
-            total_pixel_matrix_columns=self.total_pixel_matrix_columns,
-            total_pixel_matrix_rows=self.total_pixel_matrix_rows,
-        )
-
-
-def microseconds(moment: datetime) -> int:
-    """Since the epoch, UTC."""
-    return int(moment.timestamp() * 1_000_000)
-
-
-def moment(value: int) -> datetime:
-    return datetime.fromtimestamp(value / 1_000_000, UTC)
-
-
-# ---- scope ---------------------------------------------------------------------
-
-
-def _sql(core: Core, text: str) -> str:
-    return text if core.index.dialect == "sqlite" else text.replace("?", "%s")
-
-
-def _any(core: Core, text: str, parameters: Sequence[object]) -> bool:
-    with core.index.read() as database:
-        return database.execute_sql(_sql(core, text), tuple(parameters)).fetchone() is not None
-
-
-def visible(core: Core, study_id: int, scope: Scope) -> bool:
-    """Whether ``scope`` sees a study."""
-    return _any(
-        core, f"SELECT 1 FROM study WHERE study.id = ? AND ({scope.sql})", (study_id, *scope.parameters)
-    )
-
-
-def study_visible(core: Core, dataset: Dataset, scope: Scope, row: Row | None = None) -> bool:
-    """Whether ``scope`` may touch the study that a data set belongs to, new or not, and
-    that of the instance it would meet."""
-    if scope.is_everything:
-        return True
-    if row is not None and not visible(core, row.study_id, scope):
-        return False
-    columns = attributes.study_columns(dataset)
-    uid = columns["study_instance_uid"]
-    if _any(core, "SELECT 1 FROM study WHERE study_instance_uid = ?", (uid,)):
-        return _any(
-            core,
-            f"SELECT 1 FROM study WHERE study_instance_uid = ? AND ({scope.sql})",
-            (uid, *scope.parameters),
-        )
-    fresh: dict[str, object] = {"id": None, "protocol_study_id": None, "sensitivity": 0, **columns}
-    values = ", ".join(f"? AS {name}" for name in fresh)
-    return _any(
-        core,
-        f"SELECT 1 FROM (SELECT {values}) AS study WHERE ({scope.sql})",
-        (*fresh.values(), *scope.parameters),
-    )
-
-
-# ---- reading rows ----------------------------------------------------------------
-
-
-def find_row(core: Core, sop: str) -> Row | None:
-    """The instance with this SOP Instance UID, whoever asks."""
-    with core.index.read():
-        return next(iter(_rows(core, core.index.models.Instance.sop_instance_uid == sop, 1)), None)
-
-
-def rows_below(core: Core, study: str, series: str, scope: Scope) -> Iterator[list[Row]]:
-    """Pages of a study's (or series') instances that ``scope`` sees, by series and
-    instance number; no cursor outlives a page."""
-    models = core.index.models
-    with core.index.read() as database:
-        found = database.execute_sql(
-            _sql(
-                core,
-                "SELECT i.id FROM instance i JOIN series s ON s.id = i.series_id "
-                "JOIN study ON study.id = i.study_id WHERE study.study_instance_uid = ? "
-                + ("AND s.series_instance_uid = ? " if series else "")
-                + f"AND ({scope.sql}) ORDER BY s.id, i.instance_number, i.id",
-            ),
-            (study, *((series,) if series else ()), *scope.parameters),
-        ).fetchall()
-    ids = [row[0] for row in found]
-    for start in range(0, len(ids), PAGE_ROWS):
-        page = ids[start : start + PAGE_ROWS]
-        with core.index.read():
-            by_id = {row.id: row for row in _rows(core, models.Instance.id.in_(page), PAGE_ROWS)}
-        yield [by_id[i] for i in page if i in by_id]
-
-
-def rows_of_original(core: Core, digest: bytes, scope: Scope) -> list[Row]:
-    """What an original became, if ``scope`` sees it."""
-    models = core.index.models
-    with core.index.read():
-        original = models.Original.get_or_none(models.Original.digest == digest)
-        rows = (
-            [] if original is None else list(_rows(core, models.Instance.original == original.id, PAGE_ROWS))
-        )
-    return [row for row in rows if scope.is_everything or visible(core, row.study_id, scope)]
-
-
-def all_rows(core: Core) -> Iterator[Row]:
-    """Every instance, by id, in pages; for integrity checks."""
-    models, last = core.index.models, 0
-    while True:
-        with core.index.read():
-            page = list(_rows(core, models.Instance.id > last, PAGE_ROWS))
-        if not page:
-            return
-        yield from page
-        last = page[-1].id
-
-
-def _rows(core: Core, condition: Any, limit: int) -> Iterator[Row]:
-    models = core.index.models
-    instance, study, series = models.Instance, models.Study, models.Series
-    found = list(
-        instance.select(instance, study.study_instance_uid, series.series_instance_uid)
-        .join(study, on=(instance.study == study.id))
-        .switch(instance)
-        .join(series, on=(instance.series == series.id))
-        .where(condition)
-        .order_by(instance.id)
-        .limit(limit)
-        .dicts()
-    )
-    ids = [r["id"] for r in found]
-    blobs: dict[int, list[str]] = {i: [] for i in ids}
-    links, blob = models.InstanceBlob, models.Blob
-    for link in (
-        links.select(links.instance, blob.digest)
-        .join(blob, on=(links.blob == blob.id))
-        .where(links.instance.in_(ids))
-        .order_by(links.instance, links.position)
-        .dicts()
-    ):
-        blobs[link["instance"]].append(blob_key(bytes(link["digest"])))
-    revisions: dict[int, list[Mapping[str, Any]]] = {i: [] for i in ids}
-    header = models.HeaderRevision
-    for r in header.select().where(header.instance.in_(ids)).order_by(header.revision).dicts():
-        revisions[r["instance"]].append(r)
-    for r in found:
-        yield _row(r, blobs[r["id"]], revisions[r["id"]])
-
-
-def _row(r: Mapping[str, Any], blobs: Sequence[str], revisions: Sequence[Mapping[str, Any]]) -> Row:
-    base = revisions[0]
-    return Row(
-        id=r["id"],
-        study_instance_uid=r["study_instance_uid"],
-        series_instance_uid=r["series_instance_uid"],
-        sop_instance_uid=r["sop_instance_uid"],
-        sop_class_uid=r["sop_class_uid"],
-        transfer_syntax_uid=r["transfer_syntax_uid"],
-        study_id=r["study"],
-        series_id=r["series"],
-        original_id=r["original"],
-        base={"born": "made", "bare": "bare"}.get(r["origin"], "file"),
-        record_key=r["base_record_key"],
-        header=(r["record_key"], r["header_offset"], r["header_length"]),
-        json=(r["record_key"], r["json_offset"], r["json_length"]),
-        base_header=(base["record_key"], base["header_offset"], base["header_length"]),
-        table=(r["table_offset"], r["table_length"]),
-        absent=(r["absent_offset"], r["absent_length"]),
-        bulk=tuple(BulkValue(*b) for b in json.loads(r["bulk"])),
-        blob_keys=tuple(blobs),
-        base_digest=bytes(r["base_digest"]),
-        dataset_digests=frozenset(bytes(v["dataset_digest"]) for v in revisions),
-        pixel_digest=bytes(r["pixel_digest"]) or None,
-        revision=r["revision"],
-        number_of_frames=r["number_of_frames"],
-        rows=r["rows"],
-        columns=r["columns"],
-        samples_per_pixel=r["samples_per_pixel"],
-        bits_allocated=r["bits_allocated"],
-        bits_stored=r["bits_stored"],
-        pixel_representation=r["pixel_representation"],
-        photometric_interpretation=r["photometric_interpretation"],
-        lossy=bool(r["lossy"]),
-        size_bytes=r["size_bytes"],
-        modality=r["modality"],
-        image_type=tuple(r["image_type"].split("\\")) if r["image_type"] else (),
-        has_pixel_data=bool(r["has_pixel_data"]),
-        total_pixel_matrix_rows=r["total_pixel_matrix_rows"],
-        total_pixel_matrix_columns=r["total_pixel_matrix_columns"],
-    )
-
-
-def is_tombstoned(core: Core, study: str, series: str, sop: str, scope: Scope) -> bool:
-    """Whether it was here and was deleted; scopes that are not everything see no
-    tombstone of a study that is gone."""
-    if not scope.is_everything:
-        return False
-    stone = core.index.models.Tombstone
-    with core.index.read():
-        query = stone.select().where(stone.study_instance_uid == study)
-        if series:
-            query = query.where(stone.series_instance_uid == series)
-        if sop:
-            query = query.where(stone.sop_instance_uid == sop)
-        return bool(query.exists())
-
-
-def last_change(core: Core) -> int:
-    """The highest ``seq`` of the change feed; 0 if there is none."""
-    change = core.index.models.Change
-    with core.index.read():
-        row = change.select(change.seq).where(change.seq.is_null(False)).order_by(change.seq.desc()).first()
-        return 0 if row is None else int(row.seq)
-
-
-def changed_since(core: Core, after: int, limit: int = 500) -> tuple[list[str] | None, int]:
-    """SOP Instance UIDs changed after ``after``, and the new position; None for the UIDs
-    when there are too many to name."""
-    change = core.index.models.Change
-    with core.index.read():
-        rows = list(
-            change.select(change.seq, change.sop_instance_uid)
-            .where(change.seq > after)
-            .order_by(change.seq)
-            .limit(limit)
-            .tuples()
-        )
-    if len(rows) == limit:
-        return None, last_change(core)
-    return [sop for _, sop in rows], rows[-1][0] if rows else after
-
-
-# ---- writing rows ------------------------------------------------------------------
 
 
 def index_record(core: Core, key: str, record: Record, datasets: Sequence[Dataset], time: datetime) -> None:
@@ -502,16 +199,6 @@ def release(core: Core, owner_kind: str, owner_id: int, time: datetime) -> None:
             blob.update(state="condemned", condemned_at=microseconds(time)).where(
                 blob.id == blob_id
             ).execute()
-
-
-def live_siblings(core: Core, row: Row) -> set[int]:
-    """The other instances made from the same original."""
-    instance = core.index.models.Instance
-    with core.index.read():
-        found = instance.select(instance.id).where(
-            (instance.original == row.original_id) & (instance.id != row.id)
-        )
-        return {r[0] for r in found.tuples()}
 
 
 def remove_instance(core: Core, row: Row, *, tombstone: bool, time: datetime, reason: str = "") -> None:

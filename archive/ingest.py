@@ -27,16 +27,7 @@ from archive.errors import (
     StudyMismatch,
 )
 from archive.files import OpenFile
-from archive.indexing import (
-    MissingBlob,
-    Row,
-    find_row,
-    index_record,
-    keep_pixel_digest,
-    remove_instance,
-    rows_of_original,
-    study_visible,
-)
+from archive.indexing import MissingBlob, index_record, keep_pixel_digest, remove_instance
 from archive.journal import Target, encode_entry, new_entry
 from archive.part10.digest import pixel_digest
 from archive.part10.frame_table import FrameTable, Range
@@ -50,6 +41,7 @@ from archive.record import (
     encode_record,
     record_key,
 )
+from archive.rows import Row, find_row, rows_of_original, study_visible
 from archive.storage.base import Storage
 from archive.values import NewSlide, Outcome, Sender, StagedFile, Stored
 

@@ -17,13 +17,14 @@ from archive.access import Action, Principal, Scope
 from archive.audit import INSTANCES_ACCESSED, STUDY_DELETED, AuditRecord
 from archive.core import Core
 from archive.errors import BadQuery, Held, NoSuchInstance, NoSuchSeries, NoSuchStudy
-from archive.indexing import Row, add_revision, live_siblings, remove_instance, rows_below
+from archive.indexing import add_revision, remove_instance
 from archive.ingest import put_blob
 from archive.journal import Revision, Target, encode_entry, new_entry
 from archive.part10.encode import encode_header
 from archive.part10.json_model import to_json
 from archive.record import BlobRef
 from archive.retrieve import bulk_values
+from archive.rows import Row, live_siblings, rows_below
 
 IMPLEMENTATION_VERSION = "COVERSLIP_1"
 _UNCHANGEABLE = {

@@ -8,10 +8,11 @@ from archive.access import Action, Principal, Scope
 from archive.audit import EXPORT, AuditRecord
 from archive.core import Core
 from archive.errors import CannotDecode, CannotTranscode, NoSuchInstance, NotFound, TooLarge
-from archive.indexing import Row, refer, rows_below, visible
+from archive.indexing import refer
 from archive.ingest import put_blob
 from archive.record import BlobRef, blob_key
 from archive.retrieve import Handle, Retriever
+from archive.rows import Row, rows_below, visible
 from archive.values import ByteStream, Rendering
 
 THUMBNAIL = Rendering(rows=256, columns=256, quality=80)

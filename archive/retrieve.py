@@ -30,10 +30,10 @@ from archive.errors import (
     TooLarge,
 )
 from archive.files import OpenFile
-from archive.indexing import Row, changed_since, find_row, is_tombstoned, last_change, rows_below, visible
 from archive.part10.bulk import BulkValue
 from archive.part10.frame_table import FrameTable, Kind, Range, repack
 from archive.part10.stream import Part10Stream
+from archive.rows import Row, changed_since, find_row, is_tombstoned, last_change, rows_below, visible
 from archive.values import ByteStream, Instance, PixelDescription, Rendering
 
 DEFAULT_SYNTAX = "1.2.840.10008.1.2.1"

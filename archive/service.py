@@ -10,9 +10,9 @@ does not see does not exist: :class:`archive.errors.NotFound`.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from archive import catalogue, ingest, integrity, lifecycle, pictures, work
+from archive import catalogue, folding, ingest, integrity, lifecycle, pictures, work
 from archive.access import Policy, Principal, Scope
-from archive.audit import AccessLog
+from archive.access_log import AccessLog
 from archive.core import Core, Limits
 from archive.errors import ArchiveError
 from archive.files import OpenFiles
@@ -354,7 +354,7 @@ class Archive:
 
     def fold_access(self) -> int:
         """Turn finished access lines into audit events; returns how many."""
-        return integrity.fold_access(self._core)
+        return folding.fold_access(self._core)
 
     def ready(self) -> dict[str, str]:
         """``database``, ``storage``, ``disk`` -> "ok" or what is wrong."""

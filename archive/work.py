@@ -8,8 +8,9 @@ from typing import Any
 from archive.access import Action, Principal, Scope
 from archive.core import Core
 from archive.errors import NoSuchJob, NotAllowed
-from archive.indexing import moment, refer
+from archive.indexing import refer
 from archive.record import BlobRef, blob_key
+from archive.rows import moment
 from archive.values import Job, JobState, Quarantined, StagedFile
 
 RETRY_S = (5, 30, 120, 600, 3600)
