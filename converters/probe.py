@@ -11,6 +11,11 @@ import tifffile
 from converters.errors import DamagedSlide, UnreadableSlide
 
 HEAD_BYTES = 4096
+TIFF_FAULTS = (
+    tifffile.TiffFileError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+    struct.error,
+)  # fmt: skip
+"""What tifffile raises for a damaged directory: it believes much of what it reads."""
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -44,7 +49,7 @@ class Probe:
             return "not a TIFF"
         try:
             return tifffile.TiffFile(self.path)
-        except (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, struct.error) as error:
+        except TIFF_FAULTS as error:
             return f"damaged TIFF ({type(error).__name__})"
 
     def take_tiff(self) -> tifffile.TiffFile:

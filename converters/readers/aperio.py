@@ -13,16 +13,16 @@ Page 1 is the finest level, page 2 a thumbnail in strips, then come coarser leve
 Sources: openslide.org/formats/aperio; TIFF 6.0; TIFF Technical Note 2.
 """
 
-import struct
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from converters.errors import DamagedSlide, UnsupportedCompression, UnsupportedPixels
-from converters.probe import Probe
+from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression, UnsupportedPixels
+from converters.probe import TIFF_FAULTS, Probe
 from converters.readers.aperio_description import Description, parse_description
+from converters.readers.lzw import lzw_decode, undo_predictor
 from converters.slide import (
     AssociatedImage,
     Coding,
@@ -39,7 +39,7 @@ from converters.slide import (
 
 MAX_PAGES = 100
 MAX_TILES = 20_000_000
-MAX_ASSOCIATED_PIXELS = 200_000_000
+MAX_ASSOCIATED_PIXELS = 50_000_000
 MAX_REUSE = 16  # tiles may share bytes (blank ones do), but not without end
 CODINGS = {
     7: Coding.JPEG,
@@ -50,7 +50,7 @@ CODINGS = {
 LOSSY_METHODS = {7: "ISO_10918_1", 33003: "ISO_15444_1", 33005: "ISO_15444_1", 34712: "ISO_15444_1"}
 LOSSLESS = (1, 5, 8, 32946, 32773)  # none, LZW, deflate (two numbers), PackBits
 RGB, YCBCR = 2, 6
-TIFF_FAULTS = (tifffile.TiffFileError, OSError, ValueError, IndexError, KeyError, TypeError, struct.error)
+LZW = 5
 
 
 class AperioReader:
@@ -166,6 +166,7 @@ def _levels(
         rows, columns = int(page.imagelength), int(page.imagewidth)
         if levels and columns == levels[-1].columns:
             raise UnsupportedPixels("two levels of the same size: focal planes in SVS are not read")
+        tiles = _tile_map(page, size_bytes)
         scale = _scale(first, rows, columns)
         if levels and not 0.8 < scale[0] / scale[1] < 1.25:
             findings.append(f"page {page.index} is tiled but of another shape than the slide: left out")
@@ -178,7 +179,7 @@ def _levels(
                 tile_rows=int(page.tilelength),
                 tile_columns=int(page.tilewidth),
                 coding=_coding(page),
-                tiles=_tile_map(page, size_bytes),
+                tiles=tiles,
                 pixel_type=_pixel_type(page),
                 pixel_spacing_mm=(spacing[0] * scale[0], spacing[1] * scale[1]) if spacing else None,
                 downsample=scale[1],
@@ -265,16 +266,21 @@ def _associated(page: "tifffile.TiffPage", role: Role) -> AssociatedImage:
     rows, columns = int(page.imagelength), int(page.imagewidth)
     if not (0 < rows <= 65535 and 0 < columns <= 65535 and rows * columns <= MAX_ASSOCIATED_PIXELS):
         raise DamagedSlide(f"the {role.value.lower()} image has an impossible size")
-    if page.bitspersample != 8 or int(page.samplesperpixel) not in (1, 3):
+    samples = int(page.samplesperpixel)
+    if page.bitspersample != 8 or samples not in (1, 3) or int(page.planarconfig) != 1:
         raise UnsupportedPixels(f"the {role.value.lower()} image is not of 8-bit grey or RGB pixels")
 
     def read() -> NDArray[np.uint8]:
         try:
-            pixels = page.asarray(maxworkers=1)
+            pixels = _lzw_image(page, (rows, columns, samples)) if compression == LZW else page.asarray()
+        except ConversionError:
+            raise
         except Exception as error:  # whatever a decoder raises: all mean damaged data
             raise DamagedSlide(f"the {role.value.lower()} image cannot be decoded") from error
-        shaped: NDArray[np.uint8] = np.ascontiguousarray(pixels).reshape(rows, columns, -1)
-        return shaped
+        shaped: NDArray[np.uint8] = np.ascontiguousarray(pixels)
+        if shaped.dtype != np.uint8 or shaped.size != rows * columns * samples:
+            raise DamagedSlide(f"the {role.value.lower()} image is not as large as it says")
+        return shaped.reshape(rows, columns, samples)
 
     return AssociatedImage(
         role=role,
@@ -285,6 +291,23 @@ def _associated(page: "tifffile.TiffPage", role: Role) -> AssociatedImage:
         lossy_method=LOSSY_METHODS.get(compression, ""),
         encoded_bytes=int(sum(page.databytecounts)),
     )
+
+
+def _lzw_image(page: "tifffile.TiffPage", shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    rows, columns, samples = shape
+    handle = page.parent.filehandle
+    in_strip = min(int(page.rowsperstrip), rows)
+    if page.is_tiled or in_strip < 1 or len(page.dataoffsets) != -(-rows // in_strip):
+        raise DamagedSlide("the label image is not in strips")
+    strips = []
+    for offset, count, first in zip(
+        page.dataoffsets, page.databytecounts, range(0, rows, in_strip), strict=True
+    ):
+        handle.seek(offset)
+        size = min(in_strip, rows - first) * columns * samples
+        strips.append(lzw_decode(handle.read(min(count, handle.size)), size))
+    pixels = np.frombuffer(b"".join(strips), dtype=np.uint8).reshape(shape)
+    return undo_predictor(pixels) if int(page.predictor) == 2 else pixels
 
 
 def _tiff_spacing_mm(page: "tifffile.TiffPage") -> tuple[float, float] | None:

@@ -226,9 +226,7 @@ def _spacing(source: Json) -> tuple[float, float] | None:
 def _code(value: object, where: str) -> Code:
     if not isinstance(value, Mapping):
         raise BadMetadata(f"{where} is not a code")
-    code = Code(
-        *(_text(value, where, key, 64) for key in ("value", "scheme_designator", "meaning"))
-    )
+    code = Code(*(_text(value, where, key, 64) for key in ("value", "scheme_designator", "meaning")))
     if not (code.value and code.scheme_designator and code.meaning):
         raise BadMetadata(f"{where} is not a code of value, scheme_designator and meaning")
     return code

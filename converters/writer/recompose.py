@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from archive.part10.codestream import photometric, sniff
 from archive.part10.frame_table import encode_direct
 from converters.codecs import CodecError, decode, encode
-from converters.errors import DamagedSlide, UnsupportedCompression
+from converters.errors import DamagedSlide, UnsupportedCompression, UnsupportedPixels
 from converters.slide import Level, Progress
 from converters.writer.survey import Kind, Survey
 
@@ -91,7 +91,7 @@ def decoded_tile(data: bytes, kind: Kind, level: Level) -> NDArray[np.uint8]:
     """A tile's pixels as (tile rows, tile columns, samples), RGB or grey."""
     stream = kind.codestream
     if stream.rows * stream.columns > MAX_TILE_PIXELS:
-        raise DamagedSlide(f"a tile of level {level.index} has {stream.rows} x {stream.columns} pixels")
+        raise UnsupportedPixels(f"tiles of {stream.rows} x {stream.columns} pixels are too large to decode")
     frame = kind.prefix + data[kind.skip :]
     try:
         if stream.format == "jpeg2000" and stream.subsampled:
@@ -104,12 +104,7 @@ def decoded_tile(data: bytes, kind: Kind, level: Level) -> NDArray[np.uint8]:
     samples = level.pixel_type.samples_per_pixel
     if pixels.shape[2] != samples:
         pixels = np.repeat(pixels[..., :1], samples, axis=2)
-    if pixels.shape[:2] == (level.tile_rows, level.tile_columns):
-        return np.asarray(pixels, dtype=np.uint8)
-    fitted = _white(level)
-    rows, columns = min(pixels.shape[0], level.tile_rows), min(pixels.shape[1], level.tile_columns)
-    fitted[:rows, :columns] = pixels[:rows, :columns]
-    return fitted
+    return np.asarray(pixels, dtype=np.uint8)
 
 
 def _white(level: Level) -> NDArray[np.uint8]:

@@ -218,6 +218,9 @@ def _judged(
     texts = dict.fromkeys(text for kind in kinds for text in kind.findings)
     findings = [f"level {level.index}: {text}" for text in texts]
     first = kinds[0]
+    size = (level.tile_rows, level.tile_columns)
+    if any((kind.codestream.rows, kind.codestream.columns) != size for kind in kinds):
+        raise DamagedSlide(f"tiles of level {level.index} are not as large as the file says")
     if any(not kind.codestream.has_tables for kind in kinds if kind.codestream.format == "jpeg"):
         raise DamagedSlide(f"tiles of level {level.index} have no quantisation or Huffman tables")
     if unended and first.codestream.format == "jpeg":
@@ -231,11 +234,9 @@ def _judged(
 
 def _why_not_copied(kinds: tuple[Kind, ...], level: Level) -> str:
     if len({kind.shape for kind in kinds}) > 1:
-        return "tiles differ in size, sampling or colour"
+        return "tiles differ in sampling or colour"
     first = kinds[0]
     stream = first.codestream
-    if (stream.rows, stream.columns) != (level.tile_rows, level.tile_columns):
-        return "tiles are not as large as the file says"
     if stream.components != level.pixel_type.samples_per_pixel:
         return "tiles have other samples than the file says"
     if first.photometric not in COPYABLE.get(first.transfer_syntax_uid, ()):
