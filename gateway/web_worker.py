@@ -127,6 +127,15 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             sock.pool, sock.timeout_s = self.tpool, self.settings.transfer_timeout_s
             self._await_head(Connection(self.cfg, sock, client, listener.getsockname()))
 
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """When stopping: take those who have connected already, then close the listeners
+        (gunicorn would keep them, and let clients connect to nobody, to the end of the drain)."""
+        super().set_accept_enabled(enabled)
+        if not enabled and not self.alive:
+            for listener in self.sockets:
+                self.accept(listener)
+                listener.close()
+
     def _await_head(self, conn: Connection) -> None:
         """Collect a request's head without a thread."""
         if HEAD_END in conn.head:
