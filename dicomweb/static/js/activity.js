@@ -40,8 +40,9 @@ export function startActivity(ago) {
         getJson("api/jobs", { what: "the running jobs", signal }),
         getJson("api/quarantine", { what: "the quarantine", signal }),
       ]);
-      showJobs(/** @type {{jobs: Job[]}} */ (jobs).jobs, ago);
-      showQuarantine(/** @type {{quarantined: Quarantined[]}} */ (quarantine).quarantined, ago);
+      const { quarantined } = /** @type {{quarantined: Quarantined[]}} */ (quarantine);
+      showJobs(/** @type {{jobs: Job[]}} */ (jobs).jobs, quarantined, ago);
+      showQuarantine(quarantined, ago);
     },
     onFailure: (error) => {
       $("#jobs").hidden = true;
@@ -72,11 +73,19 @@ function redraw(list, data, make) {
   list.replaceChildren(...make());
 }
 
-/** @param {Job[]} jobs @param {(iso: string, now?: number) => string} ago */
-function showJobs(jobs, ago) {
+/**
+ * Running and waiting jobs, failures, and for a minute the files just taken in. Jobs without
+ * a name are our own housekeeping, and a refused file is told of once, under the quarantine.
+ * @param {Job[]} jobs @param {Quarantined[]} quarantined @param {(iso: string, now?: number) => string} ago
+ */
+function showJobs(jobs, quarantined, ago) {
   const now = Date.now();
+  const refused = new Set(quarantined.map((entry) => `${entry.name}\n${entry.reason}`));
   const wanted = jobs
-    .filter((job) => job.state !== "done" || now - new Date(job.updated).getTime() < DONE_SHOWN_MS)
+    .filter((job) => {
+      if (job.state === "done") return job.name && now - new Date(job.updated).getTime() < DONE_SHOWN_MS;
+      return job.state !== "failed" || !refused.has(`${job.name}\n${job.message}`);
+    })
     .sort((a, b) => rank(a) - rank(b) || b.id - a.id)
     .slice(0, 60);
   const active = wanted.filter((job) => job.state === "running" || job.state === "waiting").length;

@@ -93,3 +93,11 @@ export function formatName(format) {
   };
   return known[format ?? ""] ?? format;
 }
+
+/**
+ * @param {string} identifier
+ * @returns {string} "" for the placeholder of an identifier that nobody has given yet
+ */
+export function stated(identifier) {
+  return identifier.startsWith("UNKNOWN-") ? "" : identifier;
+}

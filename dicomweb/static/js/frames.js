@@ -10,6 +10,7 @@ import { JPEG_BASELINE, iccProfile } from "./slide.js";
 /** @typedef {import("./slide.js").LevelInstance} LevelInstance */
 
 const STORED_JPEG = `image/jpeg; transfer-syntax=${JPEG_BASELINE}`;
+const PATIENCE_MS = 30000; // a server that says nothing must not hold the tile queue for ever
 const RETRY_MS = [400, 1200]; // waits after "busy" and lost connections, then the tile counts as failed
 
 export class FrameSource {
@@ -95,14 +96,26 @@ export class FrameSource {
   async fetchBytes(path, accept, what, signal) {
     for (let attempt = 0; ; attempt += 1) {
       try {
-        const response = await request(path, { what, accept, signal });
-        return new Uint8Array(await response.arrayBuffer());
+        return await this.fetchOnce(path, accept, what, signal);
       } catch (error) {
         const again = error instanceof RequestFailed && [0, 429, 502, 503, 504].includes(error.status);
         if (!again || attempt >= RETRY_MS.length || signal.aborted) throw error;
       }
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS[attempt]));
       signal.throwIfAborted();
+    }
+  }
+
+  /** @param {string} path @param {string} accept @param {string} what @param {AbortSignal} signal */
+  async fetchOnce(path, accept, what, signal) {
+    const patience = AbortSignal.timeout(PATIENCE_MS);
+    try {
+      const response = await request(path, { what, accept, signal: AbortSignal.any([signal, patience]) });
+      return new Uint8Array(await response.arrayBuffer());
+    } catch (error) {
+      if (patience.aborted && !signal.aborted) throw new RequestFailed(what, 0, "");
+      if (!signal.aborted && !(error instanceof RequestFailed)) throw new RequestFailed(what, 0, ""); // cut off
+      throw error;
     }
   }
 

@@ -8,7 +8,9 @@ import { request } from "./api.js";
 /** @typedef {import("./frames.js").FrameSource} FrameSource */
 
 const LARGEST = 190; // screen pixels, the longer side
-const MAX_TILES = 36; // above, the server draws the picture
+const FEW_TILES = 36; // of the coarsest level; with more, the series' thumbnail is tried first
+const MANY_TILES = 400; // never fetch more than this for a mini map
+const SAME_SHAPE = 0.04; // a thumbnail of another shape shows another area
 
 export class MiniMap {
   /** @param {HTMLCanvasElement} canvas @param {SlideMap} slideMap @param {FrameSource} frames */
@@ -48,22 +50,8 @@ export class MiniMap {
     const context = /** @type {CanvasRenderingContext2D} */ (this.picture.getContext("2d"));
     const [across, down] = [this.picture.width / level.columns, this.picture.height / level.rows];
     const { signal } = this.controller;
-    if (level.tilesAcross * level.tilesDown > MAX_TILES) {
-      try {
-        const part = level.parts[0];
-        const size = `${this.picture.width * 2},${this.picture.height * 2}`;
-        const response = await request(
-          `${this.frames.base}/instances/${part.sopInstanceUid}/rendered?viewport=${encodeURIComponent(size)}`,
-          { what: "the mini map", accept: "image/jpeg", signal },
-        );
-        const bitmap = await createImageBitmap(await response.blob());
-        context.drawImage(bitmap, 0, 0, this.picture.width, this.picture.height);
-        this.draw();
-      } catch {
-        // the plain ground with the outline still tells where one is; tiles report real trouble
-      }
-      return;
-    }
+    const tiles = level.tilesAcross * level.tilesDown;
+    if (tiles > FEW_TILES && ((await this.loadThumbnail(context, signal)) || tiles > MANY_TILES)) return;
     const jobs = [];
     for (let row = 0; row < level.tilesDown; row += 1) {
       for (let column = 0; column < level.tilesAcross; column += 1) {
@@ -85,6 +73,24 @@ export class MiniMap {
       }
     }
     await Promise.allSettled(jobs); // a tile that failed here fails in the main view too, which says so
+  }
+
+  /**
+   * @param {CanvasRenderingContext2D} context @param {AbortSignal} signal
+   * @returns {Promise<boolean>} whether the thumbnail shows the same area and was drawn
+   */
+  async loadThumbnail(context, signal) {
+    try {
+      const response = await request(`${this.frames.base}/thumbnail`, { what: "the thumbnail", accept: "image/jpeg", signal });
+      const bitmap = await createImageBitmap(await response.blob());
+      const shape = (bitmap.width / bitmap.height) * (this.height / this.width);
+      if (Math.abs(shape - 1) > SAME_SHAPE) return false;
+      context.drawImage(bitmap, 0, 0, this.picture.width, this.picture.height);
+      this.draw();
+      return true;
+    } catch {
+      return signal.aborted; // the plain ground with the outline still tells where one is
+    }
   }
 
   /** Draw picture and outline. */

@@ -4,7 +4,7 @@
 
 import { address, getJson, isAbort, request } from "./api.js";
 import { $, element, icon } from "./dom.js";
-import { dicomDate, dicomDateTime, grouped, magnification } from "./format.js";
+import { dicomDate, dicomDateTime, grouped, magnification, stated } from "./format.js";
 import { text, values } from "./dicomjson.js";
 import { sopInstanceUid } from "./slide.js";
 
@@ -90,7 +90,7 @@ export function showDetails(slide, pyramid) {
       "Patient",
       [
         ["Name", slide.patientName || "Not known"],
-        ["ID", slide.patientId || "Not known"],
+        ["ID", stated(slide.patientId) || "Not known"],
         ["Born", dicomDate(slide.text("PatientBirthDate"))],
         ["Sex", slide.text("PatientSex")],
       ],

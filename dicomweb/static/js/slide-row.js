@@ -4,7 +4,7 @@
 
 import { address } from "./api.js";
 import { element, icon } from "./dom.js";
-import { ago, bytes, dicomDate, formatName, grouped, localTime } from "./format.js";
+import { ago, bytes, dicomDate, formatName, grouped, localTime, stated } from "./format.js";
 import { personName } from "./dicomjson.js";
 
 /**
@@ -114,8 +114,8 @@ export class SlideRow {
         element("div", { class: "sub" }, described),
         element("div", { class: "sub narrow-only" }, size),
       ),
-      element("td", {}, ...pair(patient, slide.patient_id)),
-      element("td", {}, ...pair(slide.accession_number, dicomDate(slide.study_date))),
+      element("td", {}, ...pair(patient, stated(slide.patient_id))),
+      element("td", { class: "nowrap" }, ...pair(stated(slide.accession_number), dicomDate(slide.study_date))),
       element("td", { class: "col-scanner" }, ...pair(slide.manufacturer, formatName(slide.format))),
       element("td", { class: "col-image nowrap" }, ...pair(size, amount)),
       element(

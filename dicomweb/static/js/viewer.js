@@ -4,6 +4,7 @@
 
 import { getJson, RequestFailed } from "./api.js";
 import { $, banner, element } from "./dom.js";
+import { stated } from "./format.js";
 import { FrameSource } from "./frames.js";
 import { PRESETS, makePresets, showView } from "./hud.js";
 import { listenToKeys } from "./keyboard.js";
@@ -94,7 +95,7 @@ function show(opened) {
   const name = opened.containerIdentifier || opened.text("SeriesDescription") || "Slide without identifier";
   document.title = `${name} · Coverslip`;
   $("#identity").textContent = name;
-  const person = [opened.patientName, opened.patientId].filter(Boolean).join(" · ");
+  const person = [opened.patientName, stated(opened.patientId)].filter(Boolean).join(" · ");
   $("#case").textContent = [person || "Patient not known", opened.accessionNumber].filter(Boolean).join(" · ");
   setPanel("info", preferences.get("info", window.innerWidth > 860));
   pictures = showPictures(study, series, opened);
