@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 from archive import prepare, work
 from archive.access import Action, Principal, Scope
@@ -203,10 +204,21 @@ def _try_store(
 
     try:
         core.index.write(commit)
-    except (_Again, MissingBlob):
-        core.storage.delete(key)
-        raise _Again from None
+    except Exception as error:
+        if entry is not None:
+            core.storage.delete(entry.key)
+        core.index.write(partial(_withdraw, core, key))
+        if isinstance(error, _Again | MissingBlob):
+            raise _Again from None
+        raise
     return [_stored(i.recorded, answers[i.recorded.sop_instance_uid]) for i in prepared]
+
+
+def _withdraw(core: Core, key: str) -> None:
+    """Remove a record whose commit failed, unless recovery has indexed it meanwhile."""
+    instance = core.index.models.Instance
+    if not instance.select().where(instance.base_record_key == key).exists():
+        core.storage.delete(key)
 
 
 def decide(core: Core, row: Row, item: Prepared) -> Outcome:

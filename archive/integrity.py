@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verify, recover, reindex, collect garbage (DESIGN 1.2, 4 Deletion)."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -23,7 +24,7 @@ from archive.indexing import MissingBlob, add_revision, index_record, remove_ins
 from archive.journal import Entry, decode_entry
 from archive.part10.errors import Part10Error
 from archive.part10.frame_table import FrameTable
-from archive.record import Record, RecordedInstance, blob_key, made_base_digest, read_record, record_key
+from archive.record import Record, blob_key, made_base_digest, read_record, record_key
 from archive.rows import Row, all_rows, find_row, microseconds
 from archive.values import Finding
 
@@ -149,12 +150,16 @@ def _verify_row(core: Core, row: Row, record: Record) -> Iterator[Finding]:
 
 def _unindexed(core: Core, repair: bool) -> Iterator[Finding]:
     """Records that the index does not know: left by a kill before the commit."""
+    journal = _Journal(core)
     for key in _unknown_records(core):
-        repaired = False
-        if repair:
-            with core.storage.open(key) as file:
-                repaired = complete(core, key, read_record(file), file.pread)
-        yield Finding("unindexed record", key, "durable, but not in the index", repaired)
+        try:
+            pending = _pending(core, key, journal)
+        except ArchiveError as error:
+            yield Finding("record", key, str(error))
+            continue
+        if pending is not None:
+            repaired = repair and _complete(core, key, *pending)
+            yield Finding("unindexed record", key, "durable, but not in the index", repaired)
 
 
 def _orphans(core: Core) -> Iterator[Finding]:
@@ -196,50 +201,65 @@ def recover(core: Core, *, everything: bool = False) -> list[Finding]:
     core.index.sequence()
     core.spool.sweep(lambda pid: Path(f"/proc/{pid}").exists())
     if stale or everything:
+        # The journal first: what gave way to a replacement makes room for it.
+        findings.extend(_replay_journal(core))
+        journal = _Journal(core)
         for key in list(_unknown_records(core)):
             try:
-                with core.storage.open(key) as file:
-                    done = complete(core, key, read_record(file), file.pread)
+                pending = _pending(core, key, journal)
+                if pending is not None:
+                    done = _complete(core, key, *pending)
+                    findings.append(
+                        Finding("unindexed record", key, "left by a process that was killed", done)
+                    )
             except ArchiveError as error:
                 findings.append(Finding("record", key, str(error)))
-                continue
-            findings.append(Finding("unindexed record", key, "left by a process that was killed", done))
-        findings.extend(_replay_journal(core))
     for path in stale:
         path.unlink(missing_ok=True)
     return findings
 
 
-def complete(core: Core, key: str, record: Record, pread: Callable[[int, int], bytes]) -> bool:
-    """Index a durable record that no commit followed; False if it cannot be."""
-    targets = _journalled(core)
-    datasets = [_dataset(pread(*i.header)) for i in record.instances]
-    keep = [
-        (i, d)
-        for i, d in zip(record.instances, datasets, strict=True)
-        if (key, i.sop_instance_uid) not in targets and find_row(core, i.sop_instance_uid) is None
-    ]
-    if not keep:
-        return False
-    now = core.clock()
-    remains = Record(record.id, record.time, record.sender, record.original, tuple(i for i, _ in keep))
+class _Journal:
+    """All entries, read once. ``ended``: (record, SOP Instance UID) -> the entry that
+    deleted or replaced it."""
+
+    def __init__(self, core: Core) -> None:
+        self.entries: list[Entry] = []
+        for key in core.storage.keys("journal/"):
+            with core.storage.open(key) as file:
+                self.entries.append(decode_entry(file.pread(0, file.size)))
+        self.ended = {
+            (target.record, target.sop_instance_uid): entry
+            for entry in self.entries
+            for target in entry.targets
+        }
+
+
+def _pending(core: Core, key: str, journal: _Journal) -> tuple[Record, list[Dataset]] | None:
+    """What of a record should be in the index and is not; None if nothing is missing."""
+    with core.storage.open(key) as file:
+        record = read_record(file)
+        keep = tuple(
+            i
+            for i in record.instances
+            if (key, i.sop_instance_uid) not in journal.ended and find_row(core, i.sop_instance_uid) is None
+        )
+        datasets = [_dataset(file.pread(*i.header)) for i in keep]
+    return (dataclasses.replace(record, instances=keep), datasets) if keep else None
+
+
+def _complete(core: Core, key: str, record: Record, datasets: list[Dataset]) -> bool:
+    """Index a durable record that no commit followed; False if a blob of it is missing."""
 
     def commit() -> None:
-        index_record(core, key, remains, [d for _, d in keep], datetime.fromisoformat(record.time))
-        for item, _ in keep:
+        index_record(core, key, record, datasets, datetime.fromisoformat(record.time))
+        for item in record.instances:
             core.add_change(
                 "stored", item.study_instance_uid, item.series_instance_uid, item.sop_instance_uid
             )
-        core.add_audit(
-            AuditRecord(
-                APPLICATION_ACTIVITY,
-                "E",
-                RECOVERY,
-                0,
-                keep[0][0].study_instance_uid,
-                detail={"recovered": len(keep), "record": key, "at": now.isoformat()},
-            )
-        )
+        detail: dict[str, object] = {"recovered": len(record.instances), "record": key}
+        study = record.instances[0].study_instance_uid
+        core.add_audit(AuditRecord(APPLICATION_ACTIVITY, "E", RECOVERY, 0, study, detail=detail))
 
     try:
         core.index.write(commit)
@@ -253,31 +273,16 @@ def _dataset(header: bytes) -> Dataset:
 
 
 def _unknown_records(core: Core) -> Iterator[str]:
+    """Keys of records that no instance in the index comes from."""
     instance = core.index.models.Instance
     with core.index.read():
         known = {r[0] for r in instance.select(instance.base_record_key).distinct().tuples()}
-    gone = {record for record, _ in _journalled(core)}
-    for key in core.storage.keys("record/"):
-        if key not in known and key not in gone:
-            yield key
-
-
-def _journalled(core: Core) -> set[tuple[str, str]]:
-    """(record, SOP Instance UID) of what was deleted or replaced."""
-    return {
-        (t.record, t.sop_instance_uid) for e in _journal(core) if e.action != "correct" for t in e.targets
-    }
-
-
-def _journal(core: Core) -> Iterator[Entry]:
-    for key in core.storage.keys("journal/"):
-        with core.storage.open(key) as file:
-            yield decode_entry(file.pread(0, file.size))
+    return (key for key in core.storage.keys("record/") if key not in known)
 
 
 def _replay_journal(core: Core) -> Iterator[Finding]:
     """Carry out entries that no commit followed."""
-    for entry in _journal(core):
+    for entry in _Journal(core).entries:
         if apply_entry(core, entry):
             yield Finding("journal", entry.key, f"{entry.action} completed", True)
 
@@ -325,58 +330,48 @@ def reindex(core: Core, *, principal: Principal, scope: Scope) -> int:
     """See ``Archive.reindex``."""
     _system(core, principal, scope, "reindex")
     core.index.write(lambda: _empty(core))
-    killed = _journalled(core)
+    journal = _Journal(core)
     records = []
     for key in core.storage.keys("record/"):
         with core.storage.open(key) as file:
             records.append((read_record(file).time, key))
     stored = 0
-    for _, key in sorted(records):
-        with core.storage.open(key) as file:
-            record = read_record(file)
-            keep = tuple(i for i in record.instances if (key, i.sop_instance_uid) not in killed)
-            datasets = [_dataset(file.pread(*i.header)) for i in keep]
-        gone = [i for i in record.instances if (key, i.sop_instance_uid) in killed]
-        _tombstones(core, key, gone)
-        if not keep:
-            continue
-        remains = Record(record.id, record.time, record.sender, record.original, keep)
-        at = datetime.fromisoformat(record.time)
-        core.index.write(partial(index_record, core, key, remains, datasets, at))
-        stored += len(keep)
-    for entry in _journal(core):
+    for time, key in sorted(records):
+        pending = _pending(core, key, journal)
+        if pending is not None:
+            record, datasets = pending
+            core.index.write(partial(index_record, core, key, record, datasets, datetime.fromisoformat(time)))
+            stored += len(datasets)
+        _tombstones(core, key, journal)
+    for entry in journal.entries:
         if entry.action == "correct":
             apply_entry(core, entry)
+    detail: dict[str, object] = {"reindex": True, "instances": stored}
     core.index.write(
-        lambda: core.add_audit(
-            AuditRecord(
-                APPLICATION_ACTIVITY, "E", principal, 0, detail={"reindex": True, "instances": stored}
-            )
-        )
+        lambda: core.add_audit(AuditRecord(APPLICATION_ACTIVITY, "E", principal, 0, detail=detail))
     )
     return stored
 
 
-def _tombstones(core: Core, key: str, gone: list[RecordedInstance]) -> None:
-    if not gone:
-        return
-    model = core.index.models.Tombstone
-    for entry in _journal(core):
-        if entry.action != "delete":
+def _tombstones(core: Core, key: str, journal: _Journal) -> None:
+    """Remember what of a record was deleted, unless it was stored again since."""
+    with core.storage.open(key) as file:
+        record = read_record(file)
+    for item in record.instances:
+        entry = journal.ended.get((key, item.sop_instance_uid))
+        if entry is None or entry.action != "delete":
             continue
-        for target in entry.targets:
-            for item in gone:
-                if target.record == key and target.sop_instance_uid == item.sop_instance_uid:
-                    create = partial(
-                        model.create,
-                        level="instance",
-                        study_instance_uid=item.study_instance_uid,
-                        series_instance_uid=item.series_instance_uid,
-                        sop_instance_uid=item.sop_instance_uid,
-                        reason=entry.reason,
-                        time=microseconds(entry.time),
-                    )
-                    core.index.write(create)
+        core.index.write(
+            partial(
+                core.index.models.Tombstone.create,
+                level="instance",
+                study_instance_uid=item.study_instance_uid,
+                series_instance_uid=item.series_instance_uid,
+                sop_instance_uid=item.sop_instance_uid,
+                reason=entry.reason,
+                time=microseconds(entry.time),
+            )
+        )
 
 
 def _empty(core: Core) -> None:

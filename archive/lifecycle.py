@@ -5,7 +5,7 @@ import copy
 import gzip
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from pydicom import dcmread
@@ -19,7 +19,7 @@ from archive.core import Core
 from archive.errors import BadQuery, Held, NoSuchInstance, NoSuchSeries, NoSuchStudy
 from archive.indexing import add_revision, remove_instance
 from archive.ingest import put_blob
-from archive.journal import Revision, Target, encode_entry, new_entry
+from archive.journal import Entry, Revision, Target, encode_entry, new_entry
 from archive.part10.encode import encode_header
 from archive.part10.json_model import to_json
 from archive.record import BlobRef
@@ -72,7 +72,6 @@ def delete(
         targets=[Target(r.record_key, r.sop_instance_uid) for r in rows],
         time=now,
     )
-    core.storage.put_bytes(entry.key, encode_entry(entry))
 
     def commit() -> None:
         for row in rows:
@@ -90,7 +89,7 @@ def delete(
             )
         )
 
-    core.index.write(commit)
+    _journalled(core, entry, commit)
     return len(rows)
 
 
@@ -131,7 +130,6 @@ def correct(
         )
         revisions.append((row, revision, revised))
     entry = new_entry("correct", principal.actor, reason, revisions=[r for _, r, _ in revisions], time=now)
-    core.storage.put_bytes(entry.key, encode_entry(entry))
 
     def commit() -> None:
         for row, revision, dataset in revisions:
@@ -157,8 +155,19 @@ def correct(
             )
         )
 
-    core.index.write(commit)
+    _journalled(core, entry, commit)
     return len(revisions)
+
+
+def _journalled(core: Core, entry: Entry, commit: Callable[[], None]) -> None:
+    """The entry, durable; then its effect. Killed in between, ``recover`` completes it;
+    refused, the entry is taken back."""
+    core.storage.put_bytes(entry.key, encode_entry(entry))
+    try:
+        core.index.write(commit)
+    except Exception:
+        core.storage.delete(entry.key)
+        raise
 
 
 def _check_patch(patch: Mapping[str, object]) -> None:

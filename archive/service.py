@@ -102,10 +102,14 @@ class Archive:
         """A file written to :meth:`spool_path`: fsynced, and hashed unless it was."""
         return self._core.spool.adopt(path, sha256)
 
-    def _writes(self, size_bytes: int) -> None:
-        """Mark this process as one that may leave unfinished work, and keep a reserve."""
+    def _changes(self) -> None:
+        """Mark this process as one that may leave unfinished work."""
         if self._mark is None:
             self._mark = integrity.writer_mark(self._core.run_dir)
+
+    def _writes(self, size_bytes: int) -> None:
+        """As :meth:`_changes`, and keep a reserve on the medium."""
+        self._changes()
         free = self._core.storage.free_bytes()
         if free is not None and free < self._core.limits.free_bytes + size_bytes:
             raise ingest.full(free)
@@ -263,6 +267,7 @@ class Archive:
     ) -> int:
         """Delete a study, series or instance; returns how many instances. Blobs stay for a
         day. Raises Held for part of a born slide, NoSuchStudy and its kin."""
+        self._changes()
         return lifecycle.delete(
             self._core, study, series, sop, reason=reason, principal=principal, scope=scope
         )
@@ -272,6 +277,7 @@ class Archive:
     ) -> int:
         """A new header revision of every instance of a study; returns how many. ``patch``:
         DICOM keyword -> value (PS3.18 F forms for sequences). Raises BadQuery."""
+        self._changes()
         return lifecycle.correct(self._core, study, patch, reason=reason, principal=principal, scope=scope)
 
     # ---- jobs, quarantine, watched folders ---------------------------------------

@@ -11,7 +11,7 @@ from archive.errors import NotFound, StorageFull
 from archive.service import Archive
 from tests.support.archives import ASK, open_archive, store_bytes
 from tests.support.faults import FullDisk
-from tests.support.instances import make_instance
+from tests.support.instances import jpeg_tile, make_instance
 from tests.support.require import ROOT
 
 STEPS = [
@@ -56,6 +56,45 @@ def test_a_kill_at_any_step_of_storing_leaves_all_or_nothing(
     again = store_bytes(survivor, data)
     assert again.outcome == ("already" if whole else "stored")
     assert list(survivor.verify(**ASK)) == []
+    survivor.close()
+
+
+@pytest.mark.parametrize("verb", ["replace", "delete", "correct"])
+@pytest.mark.parametrize(
+    ("part", "when", "done"),
+    [("journal", "before", False), ("journal", "after", True), ("commit", "before", True)],
+)
+def test_a_kill_while_changing_leaves_the_old_state_or_the_new(
+    tmp_path: Path, verb: str, part: str, when: str, done: bool
+) -> None:
+    uids = {"study": "1.2.3", "series": "1.2.4", "sop": "1.2.5"}
+    old, new = make_instance(**uids), make_instance(**uids, tiles=[jpeg_tile(9)] * 4)
+    first = open_archive(tmp_path / "site")
+    store_bytes(first, old)
+    first.close()
+    file = tmp_path / "in.dcm"
+    file.write_bytes(new)
+    died = subprocess.run(
+        [sys.executable, "-m", "tests.support.doomed", str(tmp_path / "site"), str(file), part, when, verb],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert died.returncode == -9, died.stderr
+
+    survivor = open_archive(tmp_path / "site")
+    survivor.recover()
+    assert list(survivor.verify(**ASK)) == []
+    if verb == "delete":
+        assert holds(survivor) is not done
+    else:
+        (slide,) = survivor.slides(**ASK)
+        instance = survivor.instance("1.2.3", "1.2.4", "1.2.5", **ASK)
+        if verb == "correct":
+            assert (slide.patient_name, instance.revision) == (
+                ("Right^Name", 1) if done else ("Test^Slide", 0)
+            )
+        else:
+            stored = b"".join(survivor.open(instance, **ASK).chunks)
+            assert stored == (new if done else old)
     survivor.close()
 
 

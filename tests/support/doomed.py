@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that stores one file and dies on the way: ``FOLDER FILE PART WHEN``."""
+"""A process that changes an archive and dies on the way: ``FOLDER FILE PART WHEN [VERB]``."""
 
 import sys
 from pathlib import Path
 
-from tests.support.archives import open_archive, store_bytes
+from tests.support.archives import ASK, open_archive, store_bytes
 from tests.support.faults import Doomed, kill_myself
 
 
@@ -12,7 +12,7 @@ def main() -> None:
     folder, file, part, when = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
     archive = open_archive(folder)
     core = archive._core
-    prefix = {"blob": "blob/", "record": "record/"}.get(part)
+    prefix = {"blob": "blob/", "record": "record/", "journal": "journal/"}.get(part)
     if prefix is not None:
         method = "put_file" if part == "blob" else "put_bytes"
         core.storage = Doomed(core.storage, method, when, lambda key: key.startswith(prefix))  # type: ignore[assignment]
@@ -32,7 +32,15 @@ def main() -> None:
 
         core.index = Doomed(core.index, "none", when, lambda _: False)  # type: ignore[assignment]
         core.index.write = write  # type: ignore[method-assign]
-    print("acknowledged", store_bytes(archive, file.read_bytes()).sop_instance_uid)
+    verb = sys.argv[5] if len(sys.argv) > 5 else "store"
+    if verb == "delete":
+        archive.delete(archive.slides(**ASK)[0].study_instance_uid, reason="test", **ASK)
+    elif verb == "correct":
+        study = archive.slides(**ASK)[0].study_instance_uid
+        archive.correct(study, {"PatientName": "Right^Name"}, reason="test", **ASK)
+    else:
+        store_bytes(archive, file.read_bytes(), replace=verb == "replace")
+    print("acknowledged")
 
 
 if __name__ == "__main__":
