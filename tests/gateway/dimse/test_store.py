@@ -314,6 +314,22 @@ def test_an_idle_association_is_aborted_when_the_drain_time_is_over(archive: Arc
         assert association.is_aborted
 
 
+def test_a_peer_that_waits_for_a_slow_store_is_not_taken_for_silent(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_file = archive.store_file
+
+    def slow(*arguments: object, **options: object) -> Stored:
+        threading.Event().wait(1.0)  # longer than a peer may be silent
+        return store_file(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(archive, "store_file", slow)
+    with running(archive, DimseSettings(idle_timeout_s=0.6)) as scp, associated(scp.port) as association:
+        assert status_of(association, instance()) == 0
+        monkeypatch.undo()
+        assert status_of(association, instance()) == 0
+
+
 def test_two_peers_store_at_the_same_time(archive: Archive) -> None:
     statuses: list[int] = []
 

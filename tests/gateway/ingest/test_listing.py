@@ -85,6 +85,17 @@ def test_an_unchanged_folder_is_not_read_again(tmp_path: Path, monkeypatch: pyte
     assert read == [str(tmp_path / "day2")]
 
 
+def test_a_folder_whose_time_moved_back_is_read_again(tmp_path: Path) -> None:
+    make(tmp_path, "a.svs")
+    age(tmp_path)
+    tree = Tree(tmp_path)
+    assert paths(tree, 0.0) == ["a.svs"]
+    make(tmp_path, "b.svs")
+    earlier = time.time() - 7200  # a copying tool that keeps times does that
+    os.utime(tmp_path, (earlier, earlier))
+    assert paths(tree, 1.0) == ["a.svs", "b.svs"]
+
+
 def test_a_folder_in_which_a_file_is_awaited_is_read_again(tmp_path: Path) -> None:
     make(tmp_path, "a.svs")
     age(tmp_path)

@@ -11,6 +11,7 @@ from archive.index.query import Level, Query
 from archive.service import Archive
 from archive.values import Outcome
 from converters.errors import UnreadableSlide
+from gateway.ingest import pipeline
 from gateway.ingest.convert import scratch_folder, sweep_scratch
 from gateway.ingest.pipeline import ingest_path, is_dicom
 from tests.support.archives import ASK, SENDER
@@ -52,11 +53,14 @@ def entropy_coded(jpeg: bytes) -> bytes:
     return jpeg[start : jpeg.rindex(b"\xff\xd9") + 2]
 
 
-def test_the_same_bytes_again_give_what_they_became_before(archive: Archive, tmp_path: Path) -> None:
+def test_the_same_bytes_again_give_what_they_became_before(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "slide.svs"
     make_svs(path)
     first = ingest_path(archive, path, secret=SECRET, sender=SENDER, **ASK)
     os.rename(path, tmp_path / "renamed.svs")
+    monkeypatch.delattr(pipeline, "open_slide")  # nothing is converted again
     again = ingest_path(archive, tmp_path / "renamed.svs", secret=SECRET, sender=SENDER, **ASK)
     assert {one.sop_instance_uid for one in again} == {one.sop_instance_uid for one in first}
     assert {one.outcome for one in again} == {Outcome.ALREADY}

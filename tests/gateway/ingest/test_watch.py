@@ -11,6 +11,7 @@ import pytest
 from archive.index.query import Level, Query
 from archive.service import Archive
 from archive.values import Job, JobState
+from gateway.ingest import worker
 from gateway.ingest.watch import PATIENCE, Watcher, watch
 from gateway.ingest.worker import Worker, work
 from gateway.settings import WatchSettings, WorkerSettings
@@ -39,9 +40,9 @@ class Clock:
 
 
 def run_jobs(archive: Archive, **settings: object) -> int:
-    worker = Worker(archive, WorkerSettings(**settings), SECRET)  # type: ignore[arg-type]
+    one = Worker(archive, WorkerSettings(**settings), SECRET)  # type: ignore[arg-type]
     count = 0
-    while worker.run_one():
+    while one.run_one():
         count += 1
     return count
 
@@ -192,6 +193,37 @@ def test_the_source_is_deleted_only_when_the_setting_says_so(archive: Archive, f
     run_jobs(archive)
     assert not (folder / "slide.svs").exists()
     assert len(archive.slides(**ASK)) == 1
+
+
+def test_the_source_stays_where_the_setting_does_not_say_so(archive: Archive, folder: Path) -> None:
+    make_svs(folder / "slide.svs")
+    Clock(archive, folder).looks(3)
+    run_jobs(archive)
+    assert len(archive.slides(**ASK)) == 1
+    assert (folder / "slide.svs").exists()
+
+
+def test_a_source_that_is_not_what_was_stored_any_more_is_not_deleted(
+    archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    Clock(archive, folder, delete_source=True).looks(3)
+    ingest_file = worker.ingest_file
+
+    def then_rewritten(*arguments: object, **options: object) -> object:
+        taken = ingest_file(*arguments, **options)  # type: ignore[arg-type]
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        with path.open("r+b") as file:
+            file.write(b"other")  # same length, and the time is put back
+        os.utime(path, ns=times)
+        return taken
+
+    monkeypatch.setattr(worker, "ingest_file", then_rewritten)
+    run_jobs(archive)
+    assert path.exists()
+    (job,) = ingest_jobs(archive)
+    assert "was left" in job.message
 
 
 def test_a_refused_file_is_never_deleted(archive: Archive, folder: Path) -> None:
