@@ -48,6 +48,8 @@ def read_meta(source: bytes | mmap.mmap, *, allow_bare: bool = False) -> FileMet
     values: dict[int, bytes] = {}
     while True:
         head = source[pos : pos + 12]
+        if not head:
+            break
         if len(head) < 8:
             raise Truncated("the file ends in group 2")
         group, element, vr, length = struct.unpack_from("<HH2sH", head)

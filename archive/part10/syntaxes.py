@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transfer syntaxes (PS3.5 Annex A, PS3.6 Table A-1) by what they mean for the bytes."""
 
-from pydicom.uid import UID
+from pydicom.uid import AllTransferSyntaxes
 
 from archive.part10.errors import UnknownTransferSyntax
 
@@ -27,9 +27,10 @@ _ELSEWHERE = frozenset(
 )  # fmt: skip
 """JPIP and SMPTE (pixels elsewhere), Papyrus, and wrappers that are no data set's."""
 
+_KNOWN = frozenset(map(str, AllTransferSyntaxes)) - _ELSEWHERE
+
 
 def require_known(transfer_syntax_uid: str) -> None:
     """Raise ``UnknownTransferSyntax`` unless PS3.6 lists it and pixels come with it."""
-    uid = UID(transfer_syntax_uid)
-    if uid in _ELSEWHERE or uid.is_private or not uid.is_transfer_syntax:
+    if transfer_syntax_uid not in _KNOWN:
         raise UnknownTransferSyntax(f"transfer syntax {transfer_syntax_uid[:64]} is not known")

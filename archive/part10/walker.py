@@ -280,7 +280,7 @@ class _Walk:
             if after > limit:
                 raise self.too_long(tag_name(number), begin, after)
             if (
-                length > value_limit
+                length >= value_limit
                 and vr in MULTIPLE_TEXT
                 and source[pos:after].count(b"\\") >= value_limit
             ):

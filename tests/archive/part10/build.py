@@ -45,7 +45,7 @@ def item(content: bytes, *, undefined: bool = False) -> bytes:
     return b"\xfe\xff\x00\xe0" + struct.pack("<I", len(content)) + content
 
 
-def sequence(tag: int, items: Sequence[bytes], *, undefined: bool = False, element=explicit) -> bytes:  # type: ignore[no-untyped-def]
+def sequence(tag: int, items: Sequence[bytes], *, undefined: bool = False, element=explicit) -> bytes:
     content = b"".join(item(one, undefined=undefined) for one in items)
     if undefined:
         return element(tag, "SQ", content + SEQUENCE_END, UNDEFINED)
@@ -60,13 +60,13 @@ def meta(transfer_syntax: str = EXPLICIT, sop_instance: str = "1.2.3.4") -> byte
     return bytes(128) + b"DICM" + explicit(0x00020000, "UL", struct.pack("<I", len(body))) + body
 
 
-def identity(element=explicit) -> list[tuple[int, bytes]]:  # type: ignore[no-untyped-def]
+def identity(element=explicit) -> list[tuple[int, bytes]]:
     """SOP class and instance, study and series, as (tag, encoded element)."""
     uids = ((0x00080016, WSI), (0x00080018, "1.2.3.4"), (0x0020000D, "1.2.3"), (0x0020000E, "1.2.3.5"))
     return [(tag, element(tag, "UI", padded(uid.encode(), b"\x00"))) for tag, uid in uids]
 
 
-def shape(  # type: ignore[no-untyped-def]
+def shape(
     frames: int, rows: int = 2, columns: int = 2, samples: int = 1, bits: int = 8, element=explicit, order="<"
 ) -> list[tuple[int, bytes]]:
     numbers = ((0x00280002, samples), (0x00280010, rows), (0x00280011, columns), (0x00280100, bits))
@@ -84,8 +84,11 @@ def fragments(*values: bytes) -> bytes:
     return b"".join(item(value) for value in values) + SEQUENCE_END
 
 
-def encapsulated(  # type: ignore[no-untyped-def]
-    frames: Sequence[Sequence[bytes]], table: bytes | None = None, number_of_frames: int | None = None, extra=()
+def encapsulated(
+    frames: Sequence[Sequence[bytes]],
+    table: bytes | None = None,
+    number_of_frames: int | None = None,
+    extra=(),
 ) -> bytes:
     """A JPEG file whose frames are lists of fragments; ``table`` None is a right one."""
     if table is None:
@@ -102,7 +105,7 @@ def offsets(frames: Sequence[Sequence[bytes]]) -> list[int]:
     return [sum(sizes[:n]) for n in range(len(sizes))]
 
 
-def extended_table(frames: Sequence[Sequence[bytes]], lengths: Sequence[int] | None = None):  # type: ignore[no-untyped-def]
+def extended_table(frames: Sequence[Sequence[bytes]], lengths: Sequence[int] | None = None):
     """(7FE0,0001) and (7FE0,0002) as (tag, encoded element)."""
     sizes = [sum(map(len, frame)) for frame in frames] if lengths is None else lengths
     return [
@@ -125,5 +128,3 @@ def cuts(data: bytes) -> list[int]:
             found |= {start, start + 3, start + 4, start + 7, start + 8, start + 9}
             start = data.find(mark, start + 1)
     return sorted(n for n in found if n < len(data))
-
-

@@ -21,7 +21,7 @@ SOI, EOI = b"\xff\xd8\xff\xdb", b"\xff\xd9"
 
 
 def scan(data: bytes, **options: object) -> ScannedFile:
-    return scan_file(io.BytesIO(data), **options)  # type: ignore[arg-type]
+    return scan_file(io.BytesIO(data), **options)
 
 
 def frames_of(data: bytes, scanned: ScannedFile) -> list[bytes]:
@@ -33,7 +33,9 @@ def frames_of(data: bytes, scanned: ScannedFile) -> list[bytes]:
             for where, first, count in map(table.bits, range(table.count))
         ]
     return [
-        b"".join(s if isinstance(s, bytes) else data[s.offset : s.offset + s.length] for s in table.segments(n))
+        b"".join(
+            s if isinstance(s, bytes) else data[s.offset : s.offset + s.length] for s in table.segments(n)
+        )
         for n in range(table.count)
     ]
 
@@ -254,9 +256,7 @@ def test_frames_beyond_the_budget_are_refused_before_a_table_is_made():
 
 
 def test_encapsulation_and_transfer_syntax_must_agree():
-    compressed = build.encapsulated(single).replace(
-        build.meta(build.JPEG), build.meta(build.EXPLICIT)
-    )
+    compressed = build.encapsulated(single).replace(build.meta(build.JPEG), build.meta(build.EXPLICIT))
     with pytest.raises(Malformed, match="uncompressed transfer syntax are encapsulated"):
         scan(compressed)
     plain = build.native(bytes(16), 4).replace(build.meta(), build.meta(build.JPEG))

@@ -21,7 +21,7 @@ from tests.support.require import require_data
 
 
 def scan(data: bytes, **options: object) -> ScannedFile:
-    return scan_file(io.BytesIO(data), **options)  # type: ignore[arg-type]
+    return scan_file(io.BytesIO(data), **options)
 
 
 def file_of(*elements: bytes, syntax: str = build.EXPLICIT) -> bytes:
@@ -38,7 +38,7 @@ def samples() -> list[Path]:
 def read(path_or_file: object) -> Dataset:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return dcmread(path_or_file)  # type: ignore[arg-type]
+        return dcmread(path_or_file)
 
 
 def test_every_sample_scans_and_agrees_with_pydicom():
@@ -94,7 +94,7 @@ def test_scanning_a_header_gives_the_same_header():
 
 @pytest.mark.parametrize("undefined", [False, True])
 def test_explicit_and_implicit_files_give_the_same_header(undefined):
-    def file(element, syntax):  # type: ignore[no-untyped-def]
+    def file(element, syntax):
         inner = element(0x00080100, "SH", b"A1") + element(0x00080104, "LO", b"meaning ")
         nested = build.sequence(0x00082218, [inner, b""], undefined=undefined, element=element)
         outer = build.sequence(0x00480105, [nested], undefined=undefined, element=element)
@@ -213,7 +213,7 @@ def test_after_a_sequence_as_un_the_walk_goes_on_in_explicit_vr():
 
 
 def test_a_private_sequence_in_implicit_vr_has_the_digest_it_has_in_explicit_vr():
-    def file(element, syntax):  # type: ignore[no-untyped-def]
+    def file(element, syntax):
         creator = element(0x00090010, "LO", b"MAKER ")
         private = build.sequence(0x00091001, [element(0x00080100, "SH", b"A1")], element=element)
         return file_of(creator, private, syntax=syntax)
@@ -239,7 +239,9 @@ def test_odd_and_impossible_lengths_are_mended_and_noted():
     assert len(scanned.findings) == 3
 
 
-@pytest.mark.parametrize(("vr", "known"), [(b"ZZ", True), (b"??", True), (b"\x00\x01", False), (b"sh", False)])
+@pytest.mark.parametrize(
+    ("vr", "known"), [(b"ZZ", True), (b"??", True), (b"\x00\x01", False), (b"sh", False)]
+)
 def test_a_value_representation_of_a_later_edition_is_un(vr, known):
     element = struct.pack("<HH2sHI", 0x0009, 0x1001, vr, 0, 2) + b"ab"
     if known:
@@ -284,7 +286,17 @@ def test_what_is_no_dicom_is_refused_even_where_bare_data_sets_are_allowed(noise
 
 
 @pytest.mark.parametrize(
-    "uid", [b"../../etc/x ", b"/etc/passwd ", b"1.2\x00.3 ", b"1" * 66, b"", b"1.2.\xc3\xbc ", b"1..2", b"1.2.3\\1.2 "]
+    "uid",
+    [
+        b"../../etc/x ",
+        b"/etc/passwd ",
+        b"1.2\x00.3 ",
+        b"1" * 66,
+        b"",
+        b"1.2.\xc3\xbc ",
+        b"1..2",
+        b"1.2.3\\1.2 ",
+    ],
 )
 def test_what_is_no_uid_is_refused_and_not_repeated_in_the_message(uid):
     bad = build.explicit(0x00080018, "UI", uid)
@@ -366,7 +378,7 @@ def test_a_changed_attribute_changes_its_own_bytes_only():
 
 
 def test_an_encoded_header_does_not_depend_on_the_order_of_assignment():
-    def made(names):  # type: ignore[no-untyped-def]
+    def made(names):
         ds = Dataset()
         for name, value in names:
             setattr(ds, name, value)

@@ -60,11 +60,17 @@ def test_frames_written_are_the_frames_read_back(frames, prefix):
     assert len(parse_basic_offsets(ds.PixelData)) == len(frames)
 
 
-@given(st.lists(st.lists(st.one_of(st.binary(max_size=9), st.integers(0, 50)), max_size=5), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.lists(st.one_of(st.binary(max_size=9), st.integers(0, 50)), max_size=5), min_size=1, max_size=8
+    )
+)
 def test_gathered_frames_become_one_fragment_each(rows):
     blob = bytes(range(256))
     frames = [[Range(0, s, 7) if isinstance(s, int) else s for s in row] for row in rows]
-    expected = [b"".join(s if isinstance(s, bytes) else blob[s.offset : s.offset + 7] for s in row) for row in frames]
+    expected = [
+        b"".join(s if isinstance(s, bytes) else blob[s.offset : s.offset + 7] for s in row) for row in frames
+    ]
     table = FrameTable.from_bytes(encode_gather(frames))
     data = written(Part10Stream(header(frames=len(rows)), build.JPEG, table), blob)
     scanned = scan_file(io.BytesIO(data))
@@ -98,7 +104,7 @@ def test_offsets_from_4_gib_on_are_extended_with_unpadded_lengths():
     assert head[at + 36 : at + 44] == b"\xe0\x7f\x02\x00OV\x00\x00"
     assert struct.unpack_from("<I3Q", head, at + 44) == (24, *lengths)
     assert head[at + 72 : at + 92] == (
-        b"\xe0\x7f\x10\x00OB\x00\x00\xff\xff\xff\xff" b"\xfe\xff\x00\xe0\x00\x00\x00\x00"
+        b"\xe0\x7f\x10\x00OB\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\x00\x00\x00\x00"
     )
     total = sum(len(part) if isinstance(part, bytes) else part.length for part in parts)
     assert stream.length == total
