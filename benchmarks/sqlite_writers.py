@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def open_index(folder: Path) -> Index:
     return Index.open(f"sqlite:///{folder / 'coverslip.db'}", run_dir=folder / "run")
 
 
-def single(folder: Path, start: Event, stop: Event, results: Any) -> None:
+def single(folder: Path, start: Barrier, stop: Event, results: Any) -> None:
     """Commit one verb after the other; give the milliseconds each took."""
     index = open_index(folder)
     models = index.models
@@ -61,7 +61,7 @@ def single(folder: Path, start: Event, stop: Event, results: Any) -> None:
     results.put(("single", took))
 
 
-def bulk(folder: Path, start: Event, stop: Event, results: Any) -> None:
+def bulk(folder: Path, start: Barrier, stop: Event, results: Any) -> None:
     """Ingest in threads; give how many instances were acknowledged."""
     index = open_index(folder)
     models = index.models
@@ -125,13 +125,12 @@ def run(folder: Path, seconds: float) -> dict[str, float]:
     index.write(seed)
     index.close()
     context = multiprocessing.get_context("spawn")
-    start, stop, results = context.Event(), context.Event(), context.Queue()
+    start, stop, results = context.Barrier(SINGLE_PROCESSES + 2), context.Event(), context.Queue()
     targets = [single] * SINGLE_PROCESSES + [bulk]
     processes = [context.Process(target=target, args=(folder, start, stop, results)) for target in targets]
     for process in processes:
         process.start()
-    time.sleep(1.5)  # imports done: the measurement, not the start, is contended
-    start.set()
+    start.wait()  # all have opened the index: the measurement, not the start, is contended
     time.sleep(seconds)
     stop.set()
     given = [results.get() for _ in processes]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One index: SQLite or PostgreSQL behind the same few methods."""
 
+import importlib.util
 import logging
 import random
 import sqlite3
@@ -225,7 +226,9 @@ class PostgresIndex(Index):
     """A bounded pool of connections; verbs are serializable and run again on conflict."""
 
     def __init__(self, url: str, run_dir: Path) -> None:
-        from playhouse.postgres_ext import PooledPsycopg3Database  # needs psycopg only where it is used
+        if importlib.util.find_spec("psycopg") is None:
+            raise StorageFailed("PostgreSQL needs psycopg: pip install 'coverslip[postgresql]'")
+        from playhouse.postgres_ext import PooledPsycopg3Database  # optional, so not at the top
 
         if not urlsplit(url).path.strip("/"):
             raise ValueError("the database URL names no database")

@@ -28,6 +28,7 @@ _Item = tuple[Callable[[], Any], "Future[Any]"]
 
 GROUP_VERBS = 256
 GROUP_SECONDS = 0.005
+SHARED_SECONDS = 0.002  # the same, while another process waits for the turn
 BUSY_TIMEOUT_MS = 10_000
 CHECKPOINT_SECONDS = 1.0  # between two looks of one process at the WAL
 CHECKPOINT_BYTES = 4 << 20  # the WAL is copied into the database from this size on
@@ -63,6 +64,15 @@ class WriteLock:
         trace: TracebackType | None,
     ) -> None:
         fcntl.flock(self._turn, fcntl.LOCK_UN)
+
+    def wanted(self) -> bool:
+        """Whether another process stands at the gate; for who holds the turn."""
+        try:
+            fcntl.flock(self._gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._gate, fcntl.LOCK_UN)
+        return False
 
     def close(self) -> None:
         os.close(self._gate)
@@ -139,7 +149,7 @@ class SqliteWriter:
         try:
             self._database.connect(reuse_if_open=True)
             with lock, self._database.atomic("IMMEDIATE"):
-                for verb, future in self._group(first):
+                for verb, future in self._group(first, lock):
                     taken.append(future)
                     answers.append(self._run_one(verb))
                 self._before_commit()
@@ -153,12 +163,13 @@ class SqliteWriter:
             else:
                 future.set_result(result)
 
-    def _group(self, first: _Item) -> Iterator[_Item]:
+    def _group(self, first: _Item, lock: WriteLock) -> Iterator[_Item]:
         """``first``, and what waits already, up to the limits of one transaction."""
-        deadline = time.monotonic() + GROUP_SECONDS
+        begun = time.monotonic()
         yield first
         for _ in range(GROUP_VERBS - 1):
-            if time.monotonic() > deadline:
+            spent = time.monotonic() - begun
+            if spent > GROUP_SECONDS or (spent > SHARED_SECONDS and lock.wanted()):
                 return
             try:
                 item = self._queue.get_nowait()
