@@ -12,7 +12,7 @@ from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element
 
 from archive.part10.bulk import PIXEL_TAGS
 from archive.part10.errors import Malformed
-from archive.part10.meta import encode_meta
+from archive.part10.meta import encode_meta, is_uid
 from archive.part10.vr import LONG_MASK, SHORT_MASK
 from archive.part10.walker import (
     EXTENDED_LENGTHS,
@@ -28,6 +28,7 @@ from archive.part10.walker import (
 _NOT_IN_HEADERS = PIXEL_TAGS | {EXTENDED_OFFSETS, EXTENDED_LENGTHS, 0xFFFCFFFC}
 _MAX_DEPTH = 64
 _SPECIFIC_CHARACTER_SET = 0x00080005
+_SOP_CLASS, _SOP_INSTANCE = 0x00080016, 0x00080018
 _AMBIGUOUS = frozenset(("US or SS", "OB or OW", "US or OW", "US or SS or OW"))
 
 
@@ -43,11 +44,10 @@ def encode_header(dataset: Dataset, transfer_syntax_uid: str, *, implementation_
     no clock, host or library version is in them. Raises ``Malformed`` for a data set
     without SOP Class or SOP Instance UID, or with a value that its VR cannot hold.
     """
-    sop_class = str(dataset.get("SOPClassUID") or "")
-    sop_instance = str(dataset.get("SOPInstanceUID") or "")
-    if not sop_class or not sop_instance:
-        raise Malformed("a header needs SOP Class UID and SOP Instance UID")
-    if not 1 <= len(implementation_version) <= 16:
+    sop_class, sop_instance = _text(dataset, _SOP_CLASS), _text(dataset, _SOP_INSTANCE)
+    if not all(map(is_uid, (sop_class, sop_instance, transfer_syntax_uid))):
+        raise Malformed("a header needs SOP Class, SOP Instance and Transfer Syntax UID")
+    if not (implementation_version.isascii() and 1 <= len(implementation_version) <= 16):
         raise Malformed("the implementation version name has not 1 to 16 characters")
     meta = encode_meta(sop_class, sop_instance, transfer_syntax_uid, implementation_version)
     return meta + encode_dataset(dataset)
@@ -83,17 +83,22 @@ def _write(dataset: Dataset, out: bytearray, parent_charset: list[str], depth: i
             _write_value(dataset, element, out, charset)
 
 
-def _charset(dataset: Dataset) -> list[str]:
-    """The terms of Specific Character Set that PS3.3 C.12.1.1.2 knows, without decoding
-    the element: pydicom would warn of the others at every value."""
-    if _SPECIFIC_CHARACTER_SET not in dataset:
-        return []
-    element = dataset.get_item(_SPECIFIC_CHARACTER_SET)
-    value: object = getattr(element, "value", None) or ""
+def _text(dataset: Dataset, tag: int) -> str:
+    """The values of a textual element, joined by backslashes, without making pydicom
+    decode and judge them (it warns of what it finds odd)."""
+    if tag not in dataset:
+        return ""
+    value: object = getattr(dataset.get_item(tag), "value", None) or ""
     if isinstance(value, bytes):
-        value = value.decode("ascii", "replace").split("\\")
-    terms = [value] if isinstance(value, str) else list(cast("Iterable[str]", value))
-    names = [str(term).strip(" \x00") for term in terms]
+        value = value.decode("ascii", "replace")
+    if not isinstance(value, str):
+        value = "\\".join(map(str, cast("Iterable[object]", value)))
+    return value.strip(" \x00")
+
+
+def _charset(dataset: Dataset) -> list[str]:
+    """The terms of Specific Character Set, if PS3.3 C.12.1.1.2 knows them all."""
+    names = [term.strip(" \x00") for term in _text(dataset, _SPECIFIC_CHARACTER_SET).split("\\")]
     return names if any(names) and all(name in python_encoding for name in names) else []
 
 

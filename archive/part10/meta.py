@@ -19,7 +19,7 @@ IMPLEMENTATION_VERSION = "COVERSLIP_1"
 PREAMBLE = bytes(128) + b"DICM"
 _MAX_META = 1 << 16
 _TRANSFER_SYNTAX = 0x00020010
-_UID = re.compile(rb"[0-9]+(\.[0-9]+)*")
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,16 @@ def read_meta(source: bytes | mmap.mmap, *, allow_bare: bool = False) -> FileMet
     return FileMeta(uids[0], uids[1], uids[2], pos, tuple(findings))
 
 
+def is_uid(text: str) -> bool:
+    """Whether ``text`` is a UID (PS3.5 9.1), leading zeros of a component let pass: what
+    is none could end in a path or a URL."""
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
 def _text(value: bytes) -> str:
     """A UID of group 2, ``""`` if it is none."""
-    text = value.rstrip(b"\x00 ")
-    return text.decode("ascii") if len(text) <= 64 and _UID.fullmatch(text) else ""
+    text = value.rstrip(b"\x00 ").decode("latin-1")
+    return text if is_uid(text) else ""
 
 
 def _read_bare(source: bytes | mmap.mmap) -> FileMeta:

@@ -8,7 +8,6 @@ file, numbers against each other.
 """
 
 import mmap
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from archive.part10.budget import DEFAULT_BUDGET, ParseBudget
 from archive.part10.bulk import BulkValue
 from archive.part10.dataset import as_dataset
 from archive.part10.errors import Malformed, NeedsReencoding
-from archive.part10.meta import FileMeta, encode_meta, read_meta
+from archive.part10.meta import FileMeta, encode_meta, is_uid, read_meta
 from archive.part10.pixels import frame_table
 from archive.part10.reencode import reencode_to_explicit_le
 from archive.part10.source import PathOrFile, Source, mapped
@@ -27,7 +26,6 @@ from archive.part10.walker import Normalised, normalise
 
 __all__ = ["BulkValue", "ScannedFile", "reencode_to_explicit_le", "scan_file"]
 
-_UID = re.compile(rb"[0-9]+(\.[0-9]+)*")
 _SOP_CLASS, _SOP_INSTANCE = 0x00080016, 0x00080018
 _STUDY, _SERIES = 0x0020000D, 0x0020000E
 
@@ -148,13 +146,12 @@ def _pixel_data(normal: Normalised) -> BulkValue | None:
 
 
 def _uid(normal: Normalised, tag: int) -> str:
-    """A UID that every instance must have (PS3.5 9.1). Leading zeros are let pass; what
-    is no UID at all could end in a path or a URL, and is refused."""
+    """A UID that every instance must have."""
     value = normal.value(tag)
     name = f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
     if not value:
         raise Malformed(f"{name} is absent or empty")
-    text = value.rstrip(b"\x00 ")
-    if len(text) > 64 or not _UID.fullmatch(text):
+    text = value.rstrip(b"\x00 ").decode("latin-1")
+    if not is_uid(text):
         raise Malformed(f"{name} is not a UID")
-    return text.decode("ascii")
+    return text

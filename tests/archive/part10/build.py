@@ -3,6 +3,7 @@
 
 import struct
 from collections.abc import Sequence
+from itertools import chain
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -76,7 +77,7 @@ def shape(
 
 def data_set(*elements: list[tuple[int, bytes]]) -> bytes:
     """Elements of several lists in ascending order."""
-    return b"".join(encoded for _, encoded in sorted(sum(elements, []), key=lambda pair: pair[0]))
+    return b"".join(encoded for _, encoded in sorted(chain(*elements), key=lambda pair: pair[0]))
 
 
 def fragments(*values: bytes) -> bytes:

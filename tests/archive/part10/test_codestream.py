@@ -82,13 +82,18 @@ def test_a_jp2_file_has_no_transfer_syntax_since_a_frame_is_a_bare_codestream():
 
 
 def test_rle_is_told_by_its_header():
-    from pydicom.dataset import Dataset
-
-    ds = Dataset()
-    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.BitsAllocated, ds.BitsStored = 40, 56, 3, 8, 8
-    ds.PixelRepresentation, ds.PhotometricInterpretation, ds.NumberOfFrames = 0, "RGB", 1
-    ds.PlanarConfiguration = 0
-    data = RLELosslessEncoder.encode(COLOURS, rows=40, columns=56, samples_per_pixel=3, bits_allocated=8, bits_stored=8, pixel_representation=0, photometric_interpretation="RGB", number_of_frames=1, planar_configuration=0)  # fmt: skip
+    data = RLELosslessEncoder.encode(
+        COLOURS,
+        rows=40,
+        columns=56,
+        samples_per_pixel=3,
+        bits_allocated=8,
+        bits_stored=8,
+        pixel_representation=0,
+        photometric_interpretation="RGB",
+        number_of_frames=1,
+        planar_configuration=0,
+    )
     assert transfer_syntax(sniff(data)) == "1.2.840.10008.1.2.5"
 
 

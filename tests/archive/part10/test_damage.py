@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are broken, or made to break us: only a Part10Error comes out, soon."""
 
+import contextlib
 import io
 import random
+import resource
 import struct
 import time
-import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -49,12 +50,13 @@ def use(data: bytes) -> None:
 
 def refused_or_fine(data: bytes) -> bool:
     """True if refused, by nothing but a Part10Error that holds no value."""
+    message = ""
     try:
         use(data)
     except Part10Error as refusal:
-        assert "SECRET" not in str(refusal)
-        return True
-    return False
+        message = str(refusal)
+    assert "SECRET" not in message
+    return bool(message)
 
 
 FRAMES = [[b"\xff\xd8\xff\xdbab", b"cd"], [b"\xff\xd8\xff\xdbef"]]
@@ -165,7 +167,7 @@ def test_a_length_beyond_the_file_is_refused_everywhere():
     ):
         kind = build.data_set(build.identity(), build.shape(1))
         with pytest.raises(Truncated):
-            scan(build.meta(build.JPEG) + build.meta(build.JPEG)[:0] + kind + element)
+            scan(build.meta(build.JPEG) + kind + element)
 
 
 def test_a_fragment_longer_than_the_file_or_of_undefined_length_is_refused():
@@ -200,24 +202,14 @@ def test_200_nested_sequences_are_refused_and_32_are_not(undefined, element):
     use(nested(32))
 
 
-def bounded(data: bytes, seconds: float, megabytes: int, refusal: type[Part10Error] | None) -> None:
-    """Scan within ``seconds`` of CPU and ``megabytes`` beside the data."""
-    start = time.process_time()
-    if refusal is None:
+def bounded(data: bytes, seconds: float, megabytes: int, refusal: type[Part10Error]) -> None:
+    """Scan within ``seconds`` of CPU, the peak of resident memory rising by less than
+    ``megabytes``."""
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(refusal):
         scan(data)
-    else:
-        with pytest.raises(refusal):
-            scan(data)
     assert time.process_time() - start < seconds
-    if len(data) < 20_000_000:  # tracing slows a long walk down tenfold
-        tracemalloc.start()
-        try:
-            scan(data)
-        except Part10Error:
-            pass
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < megabytes << 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < megabytes << 10
 
 
 @pytest.mark.parametrize("element", [build.explicit, build.implicit])
@@ -253,7 +245,7 @@ def test_too_many_values_in_one_element_are_refused():
     with pytest.raises(BudgetExceeded, match=r"\(0008,0008\) has more than 16384 values"):
         scan(build.meta() + build.data_set(build.identity(), [(0x00080008, value)]))
     value = build.explicit(0x00080008, "CS", b"\\" * 16382)
-    scan(build.meta() + build.data_set(build.identity()[:0], [(0x00080008, value)], build.identity()))
+    scan(build.meta() + build.data_set(build.identity(), [(0x00080008, value)]))
 
 
 def test_a_header_larger_than_its_budget_is_refused():
@@ -271,10 +263,8 @@ def test_private_values_that_look_like_items_cost_no_more_than_a_walk():
     data = build.meta(build.IMPLICIT) + build.data_set(build.identity(build.implicit))
     data = data.replace(b"\x20\x00\x0d\x00", build.implicit(0x00091001, "UN", value) + b"\x20\x00\x0d\x00")
     start = time.process_time()
-    try:
+    with contextlib.suppress(Part10Error):
         scan(data)
-    except Part10Error:
-        pass
     assert time.process_time() - start < 5
 
 
@@ -308,7 +298,7 @@ def test_twenty_thousand_sparse_frames_are_scanned_within_two_seconds():
     to_json(scanned.dataset)
     content_digest(scanned.dataset, b"")
     assert time.process_time() - start < 3
-    assert len(scanned.dataset.PerFrameFunctionalGroupsSequence) == 20_000
+    assert scanned.header.count(b"\xfe\xff\x00\xe0") == 80_000
 
 
 def test_two_hundred_thousand_sparse_frames_are_within_the_budget():

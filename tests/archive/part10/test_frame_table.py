@@ -62,7 +62,7 @@ def test_a_gather_table_gives_back_what_was_put_in(rows):
 @given(st.integers(1, 40), st.integers(1, 70), st.randoms())
 def test_bits_are_repacked_as_if_each_frame_had_been_packed_alone(count, bits, rng):
     planes = [[rng.randrange(2) for _ in range(bits)] for _ in range(count)]
-    stored = np.packbits(sum(planes, []), bitorder="little").tobytes()
+    stored = np.packbits(np.concatenate(planes), bitorder="little").tobytes()
     blob = b"abc" + stored
     table = FrameTable.from_bytes(encode_bits(count, bits, offset=3, length=len(stored), blob_index=2))
     for n, plane in enumerate(planes):
