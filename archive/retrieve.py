@@ -16,8 +16,9 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 
-from archive.access import Action, Principal, Scope
+from archive.access import EVERYTHING, Action, Principal, Scope
 from archive.core import Core
+from archive.decoded import MAX_NATIVE_BYTES, decoded_stream
 from archive.errors import (
     CannotTranscode,
     Damaged,
@@ -33,6 +34,7 @@ from archive.files import OpenFile
 from archive.part10.bulk import BulkValue
 from archive.part10.frame_table import FrameTable, Kind, Range, repack
 from archive.part10.stream import Part10Stream
+from archive.part10.syntaxes import NATIVE
 from archive.rows import Row, changed_since, find_row, is_tombstoned, last_change, rows_below, visible
 from archive.values import ByteStream, Instance, PixelDescription, Rendering
 
@@ -177,13 +179,53 @@ class Retriever:
 
     # ---- streams ---------------------------------------------------------------
 
-    def open(self, instance: Instance, *, principal: Principal, scope: Scope, base: bool) -> ByteStream:
+    def open(
+        self,
+        instance: Instance,
+        *,
+        principal: Principal,
+        scope: Scope,
+        base: bool,
+        transfer_syntax_uid: str = "",
+    ) -> ByteStream:
         """See ``Archive.open``."""
         core = self._core
         core.check(principal, Action.READ_BASE if base else Action.READ)
         handle = self._handle(instance, scope)
+        stored = transfer_syntax_uid in ("", handle.row.transfer_syntax_uid)
+        stream = self.stream(handle, base=base) if stored else self._converted(handle, transfer_syntax_uid)
         self._note("instance", handle, principal)
-        return self.stream(handle, base=base)
+        return stream
+
+    def can_open(self, instance: Instance, transfer_syntax_uid: str, *, scope: Scope) -> bool:
+        """See ``Archive.can_open``."""
+        handle = self._handle(instance, scope)
+        if transfer_syntax_uid != DEFAULT_SYNTAX:
+            return transfer_syntax_uid == handle.row.transfer_syntax_uid
+        if handle.table is None or handle.row.transfer_syntax_uid in NATIVE:
+            return True
+        size = handle.table.count * native_frame_bytes(handle.row)
+        return 0 < size <= MAX_NATIVE_BYTES and self._can(handle, DEFAULT_SYNTAX)
+
+    def _converted(self, handle: Handle, transfer_syntax_uid: str) -> ByteStream:
+        """The current revision in Explicit VR Little Endian."""
+        row, table = handle.row, handle.table
+        if not self.can_open(handle.instance, transfer_syntax_uid, scope=EVERYTHING):
+            raise CannotTranscode(f"instances of {row.transfer_syntax_uid} cannot be given so")
+        if table is None or row.transfer_syntax_uid in NATIVE:
+            plan = Part10Stream(self.header(handle), transfer_syntax_uid, table, bulk_values(row))
+            return ByteStream(plan.length, _pieces(plan, handle), "application/dicom")
+        codec, pixels, kept = self._core.codec, self.pixels(handle), table
+        assert codec is not None
+        return decoded_stream(
+            self.header(handle),
+            self.dataset(handle),
+            bulk_values(row),
+            table.count,
+            native_frame_bytes(row),
+            lambda index: codec.transcode(read_frame(handle, kept, index), pixels, transfer_syntax_uid),
+            lambda part: handle.blobs[part.blob_index].chunks(part.offset, part.length),
+        )
 
     def stream(self, handle: Handle, *, base: bool = False) -> ByteStream:
         """The Part 10 stream of the current revision, or of the base; not audited."""
@@ -378,6 +420,11 @@ class Retriever:
     ) -> None:
         row = handle.row
         self._core.access.note(kind, principal, row.study_instance_uid, row.sop_instance_uid, count, detail)
+
+
+def native_frame_bytes(row: Row) -> int:
+    """Size of one decoded frame."""
+    return row.rows * row.columns * row.samples_per_pixel * ((row.bits_allocated + 7) // 8)
 
 
 def read_frame(handle: Handle, table: FrameTable, index: int) -> bytes:

@@ -184,10 +184,24 @@ class Archive:
         return self._retriever.instances(study, series, principal=principal, scope=scope)
 
     def open(
-        self, instance: Instance, *, principal: Principal, scope: Scope, base: bool = False
+        self,
+        instance: Instance,
+        *,
+        principal: Principal,
+        scope: Scope,
+        base: bool = False,
+        transfer_syntax_uid: str = "",
     ) -> ByteStream:
-        """The Part 10 stream; of the base, as received, when ``base`` (a right of its own)."""
-        return self._retriever.open(instance, principal=principal, scope=scope, base=base)
+        """The Part 10 stream; of the base, as received, when ``base`` (a right of its own).
+        With ``transfer_syntax_uid`` in that one, if :meth:`can_open` (CannotTranscode)."""
+        return self._retriever.open(
+            instance, principal=principal, scope=scope, base=base, transfer_syntax_uid=transfer_syntax_uid
+        )
+
+    def can_open(self, instance: Instance, transfer_syntax_uid: str, *, scope: Scope) -> bool:
+        """Whether :meth:`open` would give this transfer syntax: the stored one, and Explicit
+        VR Little Endian where it has an encoding and the codec can decode."""
+        return self._retriever.can_open(instance, transfer_syntax_uid, scope=scope)
 
     def metadata(self, instance: Instance, *, principal: Principal, scope: Scope) -> bytes:
         """One DICOM JSON object, UTF-8, without group 2 and pixel data (PS3.18 F). Each

@@ -269,11 +269,11 @@ def offer_frames(stored: str, can: Callable[[str], bool], *, lossy: bool, count:
     return offer
 
 
-def offer_dicom(stored: str, available: Sequence[str], *, lossy: bool, single: bool) -> Offer:
+def offer_dicom(stored: str, can: Callable[[str], bool], *, lossy: bool, single: bool) -> Offer:
     """Instances as ``application/dicom`` (Table 10.4.1-1); multipart is the default.
 
-    ``single`` allows the single-part form of one instance. ``available`` are the
-    syntaxes that the whole stream can be given in.
+    ``single`` allows the single-part form of one instance. ``can`` says whether the
+    whole stream can be given in a further syntax.
     """
 
     def offer(member: MediaRange) -> Representation | None:
@@ -288,7 +288,7 @@ def offer_dicom(stored: str, available: Sequence[str], *, lossy: bool, single: b
             uid = stored
         else:
             uid = wanted or EXPLICIT_VR_LITTLE_ENDIAN
-        if uid != stored and uid not in available:
+        if uid != stored and not can(uid):
             return None
         return Representation("application/dicom", uid, multipart, stored=uid == stored)
 

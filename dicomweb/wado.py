@@ -73,19 +73,38 @@ def parse_frame_list(text: str, limit: int) -> list[int]:
 # ---- instances ------------------------------------------------------------------
 
 
-def _negotiate_instance(found: Instance, *, single: bool) -> media.Representation:
-    offer = media.offer_dicom(found.transfer_syntax_uid, (), lossy=found.lossy, single=single)
+def _negotiate_instance(found: Instance, *, single: bool, base: bool = False) -> media.Representation:
+    """The base is given as it came or not at all."""
+
+    def can(transfer_syntax_uid: str) -> bool:
+        return not base and archive().can_open(found, transfer_syntax_uid, scope=caller()["scope"])
+
+    offer = media.offer_dicom(found.transfer_syntax_uid, can, lossy=found.lossy, single=single)
     return media.negotiate(accept(), offer, accept_query())
+
+
+def _converted_to(chosen: media.Representation) -> str:
+    """The transfer syntax to ask the archive for; "" for the stored bytes."""
+    return "" if chosen.stored else chosen.transfer_syntax_uid
 
 
 @wado.get(STUDY)
 @wado.get(SERIES)
 def retrieve_instances(study: str, series: str = "") -> Response:
-    """Every instance of a study or series, one part each (10.4.1.1.1, 10.4.1.1.2)."""
+    """Every instance of a study or series, one part each (10.4.1.1.1, 10.4.1.1.2).
+
+    Content-Length is exact where every length is known without opening a file: that of
+    a corrected or converted instance is not.
+    """
     found = list(archive().instances(study, series, **caller()))
     chosen = [_negotiate_instance(instance, single=False) for instance in found]
     parts = [
-        Part(representation.content_type, location_of(instance), _opened(instance), instance.size_bytes)
+        Part(
+            representation.content_type,
+            location_of(instance),
+            _opened(instance, _converted_to(representation)),
+            instance.size_bytes if representation.stored and not instance.revision else None,
+        )
         for instance, representation in zip(found, chosen, strict=True)
     ]
     same = len({representation.transfer_syntax_uid for representation in chosen}) == 1
@@ -93,13 +112,13 @@ def retrieve_instances(study: str, series: str = "") -> Response:
     return multipart_related(parts, shown, secrets.token_hex(16))
 
 
-def _opened(found: Instance) -> Iterator[bytes]:
+def _opened(found: Instance, transfer_syntax_uid: str) -> Iterator[bytes]:
     """The stream of an instance, opened when its turn comes: one descriptor at a time."""
     who = caller()
     store = archive()
 
     def chunks() -> Iterator[bytes]:
-        yield from store.open(found, **who).chunks
+        yield from store.open(found, transfer_syntax_uid=transfer_syntax_uid, **who).chunks
 
     return chunks()
 
@@ -109,12 +128,13 @@ def retrieve_instance(study: str, series: str, instance: str) -> Response:
     """One instance, as the one part or alone (10.4.1.1.3); ``original=true`` gives the
     stream as received, before any correction."""
     found = archive().instance(study, series, instance, **caller())
-    chosen = _negotiate_instance(found, single=True)
     base = request.args.get("original") == "true"
+    chosen = _negotiate_instance(found, single=True, base=base)
     etag = etag_of(found.etag, base, chosen)
     if is_known(etag):
         return not_modified(etag, REVALIDATE)
-    stream = archive().open(found, base=base, **caller())
+    syntax = _converted_to(chosen)
+    stream = archive().open(found, base=base, transfer_syntax_uid=syntax, **caller())
     if not chosen.multipart:
         return single_part(stream.chunks, stream.length, chosen.content_type, etag, REVALIDATE)
     part = Part(chosen.content_type, location_of(found), stream.chunks, stream.length)
@@ -188,7 +208,7 @@ def retrieve_frames(study: str, series: str, instance: str, numbers: str) -> Res
     )
     chosen = media.negotiate(accept(), offer, accept_query())
     etag = frames_etag(found, numbers, chosen)
-    syntax = "" if chosen.stored else chosen.transfer_syntax_uid
+    syntax = _converted_to(chosen)
     if is_known(etag) and max(wanted) <= found.number_of_frames:
         return not_modified(etag, IMMUTABLE)
     frames = archive().frames(found, wanted, transfer_syntax_uid=syntax, **caller())

@@ -27,7 +27,7 @@ def tile(number: int, form: str = "JPEG") -> bytes:
     image = Image.new("RGB", (TILE, TILE), (40 * number % 256, 90, 255 - 20 * number % 256))
     buffer = io.BytesIO()
     if form == "JPEG2000":
-        image.save(buffer, form, no_jp2=True, irreversible=False)
+        image.save(buffer, form, no_jp2=True, irreversible=False, mct=1)
     else:
         image.save(buffer, form, quality=90)
     return buffer.getvalue() + b"\0" * (buffer.tell() % 2)

@@ -125,29 +125,31 @@ def test_frames_are_given_as_the_standard_and_the_viewers_ask(
     assert (chosen.media_type, chosen.transfer_syntax_uid, chosen.multipart) == expected
 
 
+# (Accept, stored, lossy, syntaxes it can be converted to, single part allowed,
+#  expected transfer syntax and packaging; None for 406)
+MP = 'multipart/related; type="application/dicom"'
 DICOM = [
-    (
-        'multipart/related; type="application/dicom"; transfer-syntax=*',
-        J2K_LOSSLESS,
-        False,
-        True,
-        (J2K_LOSSLESS, True),
-    ),
-    ("multipart/related; type=application/dicom", JPEG, True, True, (JPEG, True)),
-    ('multipart/related; type="application/dicom"', ELE, False, True, (ELE, True)),
-    ('multipart/related; type="application/dicom"', J2K_LOSSLESS, False, True, None),
-    ("application/dicom; transfer-syntax=*", JPEG, True, True, (JPEG, False)),
-    ("application/dicom; transfer-syntax=*", JPEG, True, False, None),
-    ("*/*", JPEG, True, True, (JPEG, True)),
-    ("application/dicom", JPEG, True, True, (JPEG, False)),
-    (f"application/dicom; transfer-syntax={J2K}", JPEG, True, True, None),
-    ("application/json", JPEG, True, True, None),
+    (f"{MP}; transfer-syntax=*", J2K_LOSSLESS, False, (ELE,), True, (J2K_LOSSLESS, True)),
+    ("multipart/related; type=application/dicom", JPEG, True, (ELE,), True, (JPEG, True)),
+    (MP, ELE, False, (), True, (ELE, True)),
+    (MP, IMPLICIT, False, (ELE,), True, (ELE, True)),
+    (MP, J2K_LOSSLESS, False, (ELE,), True, (ELE, True)),
+    (MP, J2K_LOSSLESS, False, (), True, None),
+    (f"{MP}; transfer-syntax={ELE}", JPEG, True, (ELE,), True, (ELE, True)),
+    (f"{MP}; transfer-syntax={ELE}, {MP}; transfer-syntax=*", JPEG, True, (ELE,), True, (JPEG, True)),
+    ("application/dicom; transfer-syntax=*", JPEG, True, (), True, (JPEG, False)),
+    ("application/dicom; transfer-syntax=*", JPEG, True, (), False, None),
+    ("*/*", JPEG, True, (ELE,), True, (JPEG, True)),
+    ("*/*", J2K_LOSSLESS, False, (ELE,), True, (ELE, True)),
+    ("application/dicom", JPEG, True, (ELE,), True, (JPEG, False)),
+    (f"application/dicom; transfer-syntax={J2K}", JPEG, True, (ELE,), True, None),
+    ("application/json", JPEG, True, (ELE,), True, None),
 ]
 
 
-@pytest.mark.parametrize(("accept", "stored", "lossy", "single", "expected"), DICOM)
-def test_instances_are_given_stored_or_not_at_all(accept, stored, lossy, single, expected):
-    offer = offer_dicom(stored, (), lossy=lossy, single=single)
+@pytest.mark.parametrize(("accept", "stored", "lossy", "further", "single", "expected"), DICOM)
+def test_instances_are_stored_or_decoded_as_asked(accept, stored, lossy, further, single, expected):
+    offer = offer_dicom(stored, further.__contains__, lossy=lossy, single=single)
     if expected is None:
         with pytest.raises(NotAcceptable):
             negotiate(accept, offer)

@@ -224,6 +224,16 @@ def test_a_full_disk_is_413_and_leaves_nothing(client, archive, monkeypatch, tmp
     assert list((tmp_path / "data" / "spool").iterdir()) == []
 
 
+def test_a_part_refused_before_its_first_byte_is_named_all_the_same(client, archive, monkeypatch):
+    def full(size_hint=0):
+        raise StorageFull("no space left in the store")
+
+    monkeypatch.setattr(archive, "stage", full)
+    response = store(client, samples.volume(), samples.label())
+    assert response.status_code == 413
+    assert references(response, "00081198") == [f"{samples.SERIES}.1", f"{samples.SERIES}.3"]
+
+
 def test_a_part_that_the_disk_cannot_hold_does_not_lose_a_smaller_one(client, archive, monkeypatch):
     stage = archive.stage
     monkeypatch.setattr(archive, "stage", lambda size_hint=0: Full(stage(size_hint), 6000))

@@ -10,8 +10,9 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from archive.access import EVERYTHING, Principal
 from tests.dicomweb import samples
-from tests.dicomweb.conftest import ANNOTATIONS, LABEL, LEVEL, REVERSIBLE, WEB, parts_of
+from tests.dicomweb.conftest import ANNOTATIONS, LABEL, LEVEL, REVERSIBLE, WEB, parts_of, store
 
 JPEG = "1.2.840.10008.1.2.4.50"
 J2K_LOSSLESS = "1.2.840.10008.1.2.4.90"
@@ -62,9 +63,49 @@ def test_a_study_and_a_series_hold_every_instance_once(reader, url, count):
     assert len(parts) == len(uids) == count
 
 
-def test_what_only_exists_compressed_and_lossless_is_not_given_as_something_else(reader):
+@pytest.mark.parametrize("accept", ["application/dicom", f"application/dicom; transfer-syntax={ELE}"])
+def test_lossless_instances_are_decoded_for_those_who_name_no_syntax(reader, accept):
+    response = reader.get(REVERSIBLE, headers={"Accept": accept})
+    assert response.headers["Content-Type"] == f"application/dicom; transfer-syntax={ELE}"
+    assert response.content_length == len(response.get_data())
+    decoded, original = (dcmread(io.BytesIO(data)) for data in (response.get_data(), samples.lossless()))
+    assert decoded.file_meta.TransferSyntaxUID == ELE
+    assert decoded.PhotometricInterpretation == "RGB"
+    original.decompress()
+    assert decoded.PixelData == original.PixelData
+    assert decoded.SpecimenDescriptionSequence == original.SpecimenDescriptionSequence
+
+
+def test_lossy_instances_are_decoded_on_demand_only(reader):
+    asked = reader.get(LEVEL, headers={"Accept": f"application/dicom; transfer-syntax={ELE}"})
+    decoded = dcmread(io.BytesIO(asked.get_data()))
+    assert len(decoded.PixelData) == 6 * samples.TILE**2 * 3
+    assert reader.get(LEVEL, headers={"Accept": "application/dicom"}).get_data() == samples.volume()
+
+
+def test_the_javascript_client_gets_a_whole_study_of_several_syntaxes(reader):
+    parts = parts_of(reader.get(STUDY, headers={"Accept": 'multipart/related; type="application/dicom"'}))
+    syntaxes = [dcmread(io.BytesIO(part.data)).file_meta.TransferSyntaxUID for part in parts]
+    assert sorted(syntaxes) == [ELE, ELE, ELE, JPEG]
+
+
+def test_a_syntax_that_would_lose_something_is_not_given(reader):
     accept = f'multipart/related; type="application/dicom"; transfer-syntax={JPEG}'
     assert reader.get(REVERSIBLE, headers={"Accept": accept}).status_code == 406
+
+
+def test_a_corrected_study_has_exact_lengths_everywhere(client, archive):
+    store(client, samples.volume(), samples.label(), samples.annotations())
+    archive.correct(
+        samples.STUDY, {"PatientName": "Somebody^With a Much Longer Name"}, reason="test",
+        principal=Principal("tester", "cli"), scope=EVERYTHING,
+    )  # fmt: skip
+    for part in parts_of(client.get(STUDY, headers=DICOM)):
+        assert dcmread(io.BytesIO(part.data)).PatientName == "Somebody^With a Much Longer Name"
+    single = {"Accept": "application/dicom; transfer-syntax=*"}
+    assert client.get(f"{LEVEL}?original=true", headers=single).get_data() == samples.volume()
+    current = client.get(LEVEL, headers=single)
+    assert current.content_length == len(current.get_data()) != len(samples.volume())
 
 
 def test_an_instance_has_an_etag_that_answers_304(reader):
@@ -294,9 +335,6 @@ def test_a_native_frame_is_octets(reader):
 
 
 def test_a_deleted_instance_is_410(client, archive):
-    from archive.access import EVERYTHING, Principal
-    from tests.dicomweb.conftest import store
-
     store(client, samples.volume(), samples.label())
     archive.delete(
         samples.STUDY, samples.SERIES, f"{samples.SERIES}.3",
