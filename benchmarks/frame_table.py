@@ -24,9 +24,11 @@ from pydicom.encaps import generate_frames
 
 from archive.part10.frame_table import FrameTable, Range, encode_direct
 from archive.part10.meta import encode_meta
+from archive.part10.normal_form import (
+    element_header,
+)
 from archive.part10.scan import scan_file
 from archive.part10.stream import Part10Stream
-from archive.part10.walker import element_header
 
 FRAMES = 19_200
 MEAN_BYTES = 17_200
@@ -114,8 +116,7 @@ def main() -> int:
         print("the frames differ")
         return 1
     medians = {
-        name: [statistics.median(run[n] for run in results) for n in (0, 1)]
-        for name, results in runs.items()
+        name: [statistics.median(run[n] for run in results) for n in (0, 1)] for name, results in runs.items()
     }
     for name, (cpu, wall) in medians.items():
         print(f"{name:<36} CPU {cpu:.4f} s  wall {wall:.4f} s")

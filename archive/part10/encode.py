@@ -13,8 +13,7 @@ from pydicom.filewriter import correct_ambiguous_vr_element, write_data_element
 from archive.part10.bulk import PIXEL_TAGS
 from archive.part10.errors import Malformed
 from archive.part10.meta import encode_meta, is_uid
-from archive.part10.vr import LONG_MASK, SHORT_MASK
-from archive.part10.walker import (
+from archive.part10.normal_form import (
     EXTENDED_LENGTHS,
     EXTENDED_OFFSETS,
     ITEM_DELIMITER,
@@ -24,6 +23,7 @@ from archive.part10.walker import (
     element_header,
     tag_name,
 )
+from archive.part10.vr import LONG_MASK, SHORT_MASK
 
 _NOT_IN_HEADERS = PIXEL_TAGS | {EXTENDED_OFFSETS, EXTENDED_LENGTHS, 0xFFFCFFFC}
 _MAX_DEPTH = 64
@@ -120,9 +120,7 @@ def _write_raw(element: RawDataElement, out: bytearray) -> bool:
     return True
 
 
-def _write_value(
-    dataset: Dataset, element: DataElement, out: bytearray, charset: list[str]
-) -> None:
+def _write_value(dataset: Dataset, element: DataElement, out: bytearray, charset: list[str]) -> None:
     """Encode one decoded value by pydicom's writers."""
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False

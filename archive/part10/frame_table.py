@@ -206,9 +206,7 @@ def encode_gather(frames: Iterable[Sequence[Segment]]) -> bytes:
     return _table(Kind.GATHER, len(index) - 1, rows, arrays, bytes(heap))
 
 
-def encode_bits(
-    count: int, bits_per_frame: int, *, offset: int, length: int, blob_index: int = 0
-) -> bytes:
+def encode_bits(count: int, bits_per_frame: int, *, offset: int, length: int, blob_index: int = 0) -> bytes:
     """A ``bits`` table: ``count`` frames of ``bits_per_frame`` bits, one after another
     without padding between, in ``length`` bytes at ``offset`` of a blob."""
     if bits_per_frame < 1 or count < 0 or count * bits_per_frame > length * 8:
@@ -245,8 +243,8 @@ class FrameTable:
         if size < _HEADER_SIZE:
             raise Truncated("frame table is shorter than its header")
         header = source.read(0, _HEADER_SIZE)
-        (magic, version, kind, _, count, rows, heap_offset, heap_length, digest, _) = (
-            _HEADER.unpack_from(header)
+        (magic, version, kind, _, count, rows, heap_offset, heap_length, digest, _) = _HEADER.unpack_from(
+            header
         )
         if magic != MAGIC:
             raise Malformed("not a frame table")

@@ -19,7 +19,11 @@ from archive.part10.bulk import BulkValue, split_path
 from archive.part10.charset import Charset
 from archive.part10.encode import encode_dataset
 from archive.part10.errors import Malformed
-from archive.part10.walker import ITEM_DELIMITER, SEQUENCE_DELIMITER, read_element
+from archive.part10.normal_form import (
+    ITEM_DELIMITER,
+    SEQUENCE_DELIMITER,
+    read_element,
+)
 
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -105,9 +109,7 @@ def _bulk_member(tag: int, wanted: _Wanted) -> str:
     return f'"{tag:08X}":{{"vr":"{value.vr}","BulkDataURI":"bulk:{value.path}"}}'
 
 
-def _sequence(
-    data: bytes, pos: int, out: list[str], charset: Charset, wanted: "dict[int, _Wanted]"
-) -> int:
+def _sequence(data: bytes, pos: int, out: list[str], charset: Charset, wanted: "dict[int, _Wanted]") -> int:
     """The items from ``pos`` on; returns where the sequence ends."""
     number = 0
     while data[pos : pos + 4] != SEQUENCE_DELIMITER[:4]:

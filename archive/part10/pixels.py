@@ -19,8 +19,11 @@ from archive.part10.bulk import BulkValue
 from archive.part10.errors import BudgetExceeded, Malformed, Truncated
 from archive.part10.fragments import Fragments
 from archive.part10.frame_table import Range, encode_bits, encode_direct, encode_gather
+from archive.part10.normal_form import (
+    tag_name,
+)
 from archive.part10.syntaxes import NATIVE, VIDEO
-from archive.part10.walker import Normalised, tag_name
+from archive.part10.walker import Normalised
 
 _NUMBER_OF_FRAMES = 0x00280008
 _INTEGER = re.compile(rb" *\+?([0-9]{1,10}) *\x00?")
@@ -262,9 +265,7 @@ def _by_codestream(source: bytes | mmap.mmap, fragments: Fragments, frames: int)
         if source[at : at + min(length, 8)].startswith(_CODESTREAM_STARTS)
     ]
     if len(first) != frames or first[0] != 0:
-        raise Malformed(
-            f"{len(fragments.offsets)} fragments, {frames} frames and no offset table that fits"
-        )
+        raise Malformed(f"{len(fragments.offsets)} fragments, {frames} frames and no offset table that fits")
     return np.array(first, dtype=np.int64)
 
 

@@ -5,7 +5,11 @@ import struct
 from collections.abc import Sequence
 
 from archive.part10.errors import Malformed
-from archive.part10.walker import read_element, sequence_end, tag_name
+from archive.part10.normal_form import (
+    read_element,
+    sequence_end,
+    tag_name,
+)
 
 _ITEM_DELIMITER = b"\xfe\xff\x0d\xe0"
 _SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0"

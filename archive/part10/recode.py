@@ -7,16 +7,16 @@ from archive.part10.budget import DEFAULT_BUDGET
 from archive.part10.charset import Charset
 from archive.part10.dataset import as_dataset
 from archive.part10.encode import encode_dataset
-from archive.part10.vr import CHARSET_TEXT
-from archive.part10.walker import (
+from archive.part10.normal_form import (
     ITEM_DELIMITER,
     ITEM_UNDEFINED,
     SEQUENCE_DELIMITER,
     UNDEFINED,
     element_header,
-    normalise,
     read_element,
 )
+from archive.part10.vr import CHARSET_TEXT
+from archive.part10.walker import normalise
 
 _SPECIFIC_CHARACTER_SET = 0x00080005
 _UTF8 = element_header(_SPECIFIC_CHARACTER_SET, b"CS", 10) + b"ISO_IR 192"

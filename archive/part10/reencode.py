@@ -15,11 +15,14 @@ from archive.part10.budget import DEFAULT_BUDGET, ParseBudget
 from archive.part10.errors import BudgetExceeded, Malformed, Part10Error, Truncated, UnknownTransferSyntax
 from archive.part10.frame_table import Range
 from archive.part10.meta import FileMeta, encode_meta, read_meta
+from archive.part10.normal_form import (
+    swap_bytes,
+)
 from archive.part10.source import PathOrFile, mapped
 from archive.part10.stream import Part10Stream
 from archive.part10.syntaxes import DEFLATED, EXPLICIT, EXPLICIT_BIG_ENDIAN
 from archive.part10.vr import SWAP
-from archive.part10.walker import normalise, swap_bytes
+from archive.part10.walker import normalise
 
 _CHUNK = 1 << 18
 _RATIO_FROM = 1 << 20

@@ -15,10 +15,7 @@ from archive.part10.bulk import PIXEL_DATA, BulkValue, split_path
 from archive.part10.errors import Malformed, TooLarge
 from archive.part10.frame_table import FrameTable, Kind, Range, Segment
 from archive.part10.meta import read_meta, with_transfer_syntax
-from archive.part10.placing import insertion_points
-from archive.part10.syntaxes import EXPLICIT, NATIVE
-from archive.part10.vr import LONG_MASK
-from archive.part10.walker import (
+from archive.part10.normal_form import (
     EXTENDED_LENGTHS,
     EXTENDED_OFFSETS,
     SEQUENCE_DELIMITER,
@@ -27,6 +24,9 @@ from archive.part10.walker import (
     read_element,
     tag_name,
 )
+from archive.part10.placing import insertion_points
+from archive.part10.syntaxes import EXPLICIT, NATIVE
+from archive.part10.vr import LONG_MASK
 
 _ITEM = struct.Struct("<HHI")
 _MAX_VALUE = 0xFFFFFFFE

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One pass over an encoded data set, in constant depth of call and within a budget.
 
-The result is the same data set in *normal form*: Explicit VR Little Endian; sequences
-and items of undefined length, so that a bulk value can be put back without any length
-to mend; no group lengths, no group 0 or 2, no trailing padding, no offset tables and no
-bulk values; even lengths; tags in ascending order.
+The result is the same data set in normal form (see ``normal_form``).
 
 Bytes that are in normal form already are copied in long runs: a walk costs about a
 microsecond an element.
@@ -19,16 +16,22 @@ from archive.part10.budget import ParseBudget
 from archive.part10.bulk import BULK_ABOVE, PIXEL_DATA, PIXEL_TAGS, BulkValue, join_path
 from archive.part10.errors import BudgetExceeded, Malformed, Truncated
 from archive.part10.fragments import Fragments, read_fragments
+from archive.part10.normal_form import (
+    EXTENDED_LENGTHS,
+    EXTENDED_OFFSETS,
+    ITEM_DELIMITER,
+    ITEM_UNDEFINED,
+    SEQUENCE_DELIMITER,
+    UNDEFINED,
+    element_header,
+    sort_items,
+    swap_bytes,
+    tag_name,
+)
 from archive.part10.vr import LONG_MASK, MULTIPLE_TEXT, PADDED_WITH_NUL, SHORT_MASK, SWAP, known_vr
 
 Buffer = bytes | mmap.mmap
 
-UNDEFINED = 0xFFFFFFFF
-ITEM_UNDEFINED = b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
-ITEM_DELIMITER = b"\xfe\xff\x0d\xe0\x00\x00\x00\x00"
-SEQUENCE_DELIMITER = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
-EXTENDED_OFFSETS = 0x7FE00001
-EXTENDED_LENGTHS = 0x7FE00002
 _PIXEL_REPRESENTATION = 0x00280103
 _TRAILING_PADDING = 0xFFFCFFFC
 _MAX_ZERO_TAIL = 1 << 20
@@ -52,29 +55,6 @@ class Normalised:
         """The encoded value of a top-level element, None where it is absent."""
         found = self.elements.get(tag)
         return None if found is None else self.data[found[2] : found[3]]
-
-
-def element_header(tag: int, vr: bytes, length: int) -> bytes:
-    """Tag, VR and length in Explicit VR Little Endian; UN where a short VR's 16 bits do
-    not hold the length (PS3.5 6.2.2)."""
-    if vr in SHORT_MASK:
-        if length < 0x10000:
-            return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, length)
-        vr = b"UN"
-    return struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, vr, 0, length)
-
-
-def tag_name(tag: int) -> str:
-    """(gggg,eeee), for messages."""
-    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
-
-
-def swap_bytes(value: bytes, size: int) -> bytes:
-    """``value`` with the byte order of its numbers of ``size`` bytes reversed."""
-    swapped = bytearray(len(value))
-    for n in range(size):
-        swapped[n::size] = value[size - 1 - n :: size]
-    return bytes(swapped)
 
 
 def normalise(
@@ -328,8 +308,10 @@ class _Walk:
         # A private sequence of defined length looks like bytes. Its first item gives it
         # away; without this the same data set in Explicit VR would have another digest.
         private = number >> 16 & 1
-        if private and length >= 8 and looks_like_items(
-            self.source, pos, min(pos + length, limit), self.read_implicit
+        if (
+            private
+            and length >= 8
+            and looks_like_items(self.source, pos, min(pos + length, limit), self.read_implicit)
         ):
             return b"SQ"
         return b"UN"
@@ -465,63 +447,3 @@ def looks_like_items(
             return False
         pos += 8 + length
     return pos == end
-
-
-def sort_items(data: bytes, pos: int, end: int) -> bytes:
-    """The items of a sequence in normal form, each with its elements in ascending order.
-    Raises ``Malformed`` for a tag that occurs twice. The depth is the walk's, so bounded."""
-    out = bytearray()
-    while pos < end:
-        elements: dict[int, bytes] = {}
-        pos += 8
-        while data[pos : pos + 4] != ITEM_DELIMITER[:4]:
-            number, vr, value, after = read_element(data, pos)
-            if number in elements:
-                raise Malformed(f"{tag_name(number)} occurs twice")
-            if vr == b"SQ":
-                after = sequence_end(data, value)
-                sorted_items = sort_items(data, value, after - 8)
-                elements[number] = data[pos:value] + sorted_items + SEQUENCE_DELIMITER
-            else:
-                elements[number] = data[pos:after]
-            pos = after
-        pos += 8
-        out += ITEM_UNDEFINED
-        for number in sorted(elements):
-            out += elements[number]
-        out += ITEM_DELIMITER
-    return bytes(out)
-
-
-_READ_ELEMENT = struct.Struct("<HH2sH").unpack_from
-_READ_U32 = struct.Struct("<I").unpack_from
-
-
-def read_element(data: bytes, pos: int) -> tuple[int, bytes, int, int]:
-    """The element at ``pos`` of data in normal form: tag, VR, where its value begins and
-    where it ends (for a sequence, the same: its length is undefined)."""
-    group, element, vr, length = _READ_ELEMENT(data, pos)
-    if vr in SHORT_MASK:
-        return group << 16 | element, vr, pos + 8, pos + 8 + length
-    (length,) = _READ_U32(data, pos + 8)
-    return group << 16 | element, vr, pos + 12, pos + 12 + (0 if vr == b"SQ" else length)
-
-
-def sequence_end(data: bytes, pos: int) -> int:
-    """Where the sequence ends whose first item is at ``pos`` of data in normal form:
-    after its delimiter."""
-    depth = 1
-    short = SHORT_MASK
-    while depth:
-        group, element, vr, length = _READ_ELEMENT(data, pos)
-        if vr in short:
-            pos += 8 + length
-        elif group == 0xFFFE:
-            pos += 8
-            depth -= element == 0xE0DD
-        elif vr == b"SQ":
-            pos += 12
-            depth += 1
-        else:
-            pos += 12 + _READ_U32(data, pos + 8)[0]
-    return pos
