@@ -83,16 +83,22 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=True)
 
 
-class _OursOrWarning(logging.Filter):
+class _Admitted(logging.Filter):
+    """Others' messages from a level on; ours have their level already."""
+
+    def __init__(self, others_level: int) -> None:
+        super().__init__()
+        self._others_level = others_level
+
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.WARNING or is_ours(record.name)
+        return record.levelno >= self._others_level or is_ours(record.name)
 
 
-def setup(role: str, level: str = "info") -> None:
+def setup(role: str, level: str = "info", others_level: int = logging.WARNING) -> None:
     """Send all logging, warnings and uncaught exceptions of this process to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(role))
-    handler.addFilter(_OursOrWarning())
+    handler.addFilter(_Admitted(others_level))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

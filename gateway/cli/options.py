@@ -2,6 +2,7 @@
 """Options that every command has, and the settings they lead to."""
 
 import json
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import update_wrapper
@@ -27,12 +28,16 @@ class Given:
 
     def settings(self, role: str = "cli", **more: str | None) -> Settings:
         """Settings with these flags and ``more`` (``http_bind="..."`` is http.bind), and
-        the log set up for ``role``. A command of a person logs from WARNING on."""
+        the log set up for ``role``. A command of a person says what went wrong in its one
+        line: what libraries remark on a damaged file is left out, ours below ERROR too."""
         for name, value in more.items():
             if value is not None:
                 self.flags[name.replace("_", ".", 1)] = value
         settings = load(self.config, self.flags)
-        logs.setup(role, "warning" if role == "cli" else settings.log.level)
+        if role == "cli":
+            logs.setup(role, "error", logging.CRITICAL)
+        else:
+            logs.setup(role, settings.log.level)
         return settings
 
     def arguments(self) -> list[str]:

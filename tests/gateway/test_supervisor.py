@@ -99,7 +99,8 @@ def test_port_0_takes_a_free_port_and_a_taken_one_is_refused() -> None:
 def test_the_supervisor_loads_nothing_of_the_archive() -> None:
     probe = (
         "import sys; from gateway.cli import main, serve_cmd; "
-        "import gateway.supervisor, gateway.settings_check; from gateway.settings import load; load(None, {}, {}); "
+        "import gateway.supervisor, gateway.settings_check; "
+        "from gateway.settings import load; load(None, {}, {}); "
         "print([name for name in sys.modules if name.split('.')[0] in "
         "('archive', 'dicomweb', 'converters', 'peewee', 'flask', 'pydicom', 'numpy')])"
     )
