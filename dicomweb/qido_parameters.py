@@ -103,6 +103,6 @@ def parse_search(arguments: Iterable[tuple[str, str]], *, default: int, most: in
 
 
 def _number(name: str, value: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,12}", value) or (name == "limit" and int(value) == 0):
-        raise BadParameter(f"{name} must be a whole number{' above 0' if name == 'limit' else ''}")
+    if not re.fullmatch(r"[0-9]{1,12}", value):
+        raise BadParameter(f"{name} must be a whole number")
     return int(value)

@@ -151,6 +151,12 @@ def test_pages_do_not_overlap_and_announce_what_is_left(reader):
     assert reader.get(f"{WEB}/instances?offset=4", headers=JSON).status_code == 204
 
 
+def test_a_limit_of_nothing_only_counts(reader):
+    response = reader.get(f"{WEB}/instances?limit=0", headers=JSON)
+    assert response.status_code == 204
+    assert "4 additional results" in response.headers["Warning"]
+
+
 def test_fuzzy_matching_is_declined_with_a_warning(reader):
     response = reader.get(f"{WEB}/studies?PatientName=m*&fuzzymatching=true", headers=JSON)
     assert response.headers["Warning"] == (
@@ -162,7 +168,7 @@ def test_fuzzy_matching_is_declined_with_a_warning(reader):
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=x", "limit=-1", "limit=0", "offset=-1", "offset=x", "fuzzymatching=perhaps",
+    ["limit=x", "limit=-1", "limit=1.5", "offset=-1", "offset=x", "fuzzymatching=perhaps",
      "StudyDate=yesterday", "PatientID=a&PatientID=b", "StudyInstanceUID=abc"],
 )  # fmt: skip
 def test_bad_values_are_400(reader, query):
