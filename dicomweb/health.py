@@ -87,8 +87,12 @@ def alive() -> Response:
 
 @health.get("/readyz")
 def ready() -> tuple[Response, int]:
-    """Whether requests can be served: database, storage and disk space, each by name."""
+    """Whether requests can be served: database, storage and disk space, each by name, and
+    the processes beside this one where a supervisor reports on them."""
     checks = archive().ready()
+    failing = web().settings.unhealthy_file
+    if failing is not None:
+        checks["processes"] = "a process keeps failing" if failing.exists() else "ok"
     good = all(state == "ok" for state in checks.values())
     return jsonify({"ready": good, "checks": checks}), 200 if good else 503
 

@@ -38,6 +38,9 @@ class WebSettings:
     """Where several processes share their counters (prometheus-client's mmap files).
     None: this process alone."""
 
+    unhealthy_file: Path | None = None
+    """There (and says why) while other processes of this server keep failing."""
+
     frames_per_request: int = 2_000
     results_default: int = 1_000
     """QIDO rows when ``limit`` is absent; the rest is announced by Warning 299."""

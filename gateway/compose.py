@@ -21,6 +21,7 @@ from archive.service import Archive
 from archive.storage.base import Storage
 from archive.storage.local import LocalStorage
 from gateway.settings import Settings, SettingsError, WatchSettings
+from gateway.supervisor import UNHEALTHY_FILE
 from gateway.versions import version_of
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def web_app(settings: Settings) -> "WSGIApplication":
         version=version_of("coverslip"),
         watch_folders=tuple(map(str, settings.watch_folders)),
         metrics_dir=metrics_dir(settings),
+        unhealthy_file=settings.run_dir / UNHEALTHY_FILE,
         results_default=settings.limits.find_results,
     )
     opened = contextlib.ExitStack()

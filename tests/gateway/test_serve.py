@@ -67,6 +67,12 @@ def test_a_server_serves_tells_its_ports_and_stops_in_order(server: Serving) -> 
     assert server.get("/healthz")[0] == 200
     status, body = server.get("/readyz")
     assert (status, json.loads(body)["ready"]) == (200, True)
+    told = server.data / "run" / "unhealthy.json"
+    told.write_text('{"failing": ["dimse"]}')  # as the supervisor does, see test_supervisor
+    status, body = server.get("/readyz")
+    assert (status, json.loads(body)["checks"]["processes"]) == (503, "a process keeps failing")
+    told.unlink()
+    assert server.get("/readyz")[0] == 200
     assert is_taken(server.ports["dimse"])
     assert set(server.children()) == {"web", "dimse", "worker", "watch"}
     below = descendants(server.process.pid)
