@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUCCESS = 0x0000
+DATA_SET_DIFFERS = 0xB007  # stored, with a warning: PS3.4 Table B.2-1
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 _UID_LENGTH = 64
 
@@ -108,4 +109,10 @@ def on_c_store(event: Event, archive: "Archive") -> int:
         return Reason.PROCESSING_FAILURE
     finally:
         reception.discard()
+    named = (str(event.request.AffectedSOPClassUID), str(event.request.AffectedSOPInstanceUID))
+    if named != (stored.sop_class_uid, stored.sop_instance_uid):
+        # It is stored under what the data set says; asked for by the request's UID it is not here.
+        log.warning("C-STORE from %s named %s, the data set is %s", principal.actor, named[1],
+                    stored.sop_instance_uid)  # fmt: skip
+        return DATA_SET_DIFFERS
     return SUCCESS if stored.warning is None else stored.warning

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.transport import AssociationSocket
 
 from gateway.dimse.pdu import (
@@ -177,6 +178,12 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc]
     def run_reactor(self) -> None:
         try:
             super().run_reactor()
+        except InvalidEventError:
+            # The peer broke the order of things while an answer to it was on its way.
+            log.warning("%s is out of step: connection closed", self._peer())
+            self.assoc._kill = True
+            if self.socket is not None:
+                self.socket.close()
         finally:
             # Wakes the association where it waits for a request that will never come.
             self.to_user_queue.put(None)

@@ -19,7 +19,8 @@ _TEMPORARY_ENDINGS = (
     ".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".download", ".swp", ".lock", "~",
 )  # fmt: skip
 _TEMPORARY_BEGINNINGS = (".", "~", "$")
-_SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "system volume information", "lost+found"})
+# A DICOMDIR only lists the instances beside it.
+_SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "system volume information", "lost+found", "dicomdir"})
 
 
 def is_ignored(name: str) -> bool:

@@ -6,6 +6,7 @@ on a free port, prints the port, and stops when its standard input closes.
 """
 
 import contextlib
+import resource
 import socket
 import subprocess
 import sys
@@ -71,11 +72,19 @@ class ScpProcess:
 
 
 @contextlib.contextmanager
-def running_process(folder: Path) -> Iterator[ScpProcess]:
-    """A listener in a process of its own, with an archive in ``folder``."""
+def running_process(folder: Path, *, file_size_limit: int = 0) -> Iterator[ScpProcess]:
+    """A listener in a process of its own, with an archive in ``folder``.
+
+    With ``file_size_limit`` (bytes) its kernel refuses larger files, as a full disk would.
+    """
+
+    def limit() -> None:
+        if file_size_limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size_limit, file_size_limit))
+
     process = subprocess.Popen(
         [sys.executable, "-m", __name__, str(folder)], cwd=ROOT, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=limit,
     )  # fmt: skip
     try:
         assert process.stdin is not None

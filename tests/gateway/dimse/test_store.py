@@ -207,8 +207,14 @@ def test_a_uid_of_65_characters_ends_the_association(archive: Archive, tmp_path:
     assert number_of_instances(archive) == 0
 
 
+def test_a_request_that_names_another_instance_than_it_brings_is_warned(archive: Archive) -> None:
+    with running(archive) as scp, associated(scp.port) as association:
+        assert raw_store(association, "1.2.3.4") == 0xB007
+    assert number_of_instances(archive) == 1
+
+
 def raw_store(association: Association, sop_instance_uid: str) -> int | None:
-    """Send a C-STORE whose UID no library would send; None when it is not answered."""
+    """Send a C-STORE with a UID that no library would send; None when it is not answered."""
     request = C_STORE()
     request.MessageID = 1
     request.AffectedSOPClassUID = WSI

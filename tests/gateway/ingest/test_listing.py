@@ -48,6 +48,7 @@ def test_files_of_subfolders_are_found(tmp_path: Path) -> None:
         ".DS_Store",
         "slide.svs~",
         ".nfs0001",
+        "DICOMDIR",
     ],
 )
 def test_hidden_and_temporary_names_are_left_alone(tmp_path: Path, name: str) -> None:
