@@ -13,6 +13,7 @@ Page 1 is the finest level, page 2 a thumbnail in strips, then come coarser leve
 Sources: openslide.org/formats/aperio; TIFF 6.0; TIFF Technical Note 2.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -132,7 +133,21 @@ def _pages(tiff: "tifffile.TiffFile") -> Sequence["tifffile.TiffPage"]:
         if len(pages) == MAX_PAGES:
             raise DamagedSlide(f"more than {MAX_PAGES} pages")
         pages.append(page)
+    if _next_directory(tiff, pages[-1]):
+        # tifffile stops there without a word to us: a slide would lose its label and levels
+        raise DamagedSlide(f"the file ends, or its directory breaks off, after page {len(pages) - 1}")
     return pages
+
+
+def _next_directory(tiff: "tifffile.TiffFile", page: "tifffile.TiffPage") -> int:
+    """The offset that the page's directory gives for the next one; 0 after the last."""
+    form = tiff.tiff
+    handle = tiff.filehandle
+    handle.seek(page.offset)
+    (count,) = struct.unpack(form.tagnoformat, handle.read(form.tagnosize))
+    handle.seek(page.offset + form.tagnosize + count * form.tagsize)
+    (offset,) = struct.unpack(form.offsetformat, handle.read(form.offsetsize))
+    return int(offset)
 
 
 def _role(page: "tifffile.TiffPage", number: int) -> Role | None:

