@@ -276,7 +276,7 @@ def _on_columns(
         sql.any_of(_like(sql.dialect, column, value) for value in match.values)
     elif match.kind == Kind.NAMES:
         for value in match.values:
-            forms = [value, value[:-2]] if value.endswith("^*") else [value]
+            forms = [value, value[:-2]] if value.endswith("^*") and len(value) > 2 else [value]
             sql.any_of(_like(sql.dialect, name, form) for name in columns for form in forms)
     elif match.kind == Kind.NUMBERS:
         sql.any_of((f"{number or column} = ?", (one,)) for one in match.numbers)
