@@ -178,9 +178,10 @@ def test_a_fragment_longer_than_the_file_or_of_undefined_length_is_refused():
             scan(build.meta(build.JPEG) + build.data_set(build.identity(), build.shape(1)) + pixel)
 
 
-def test_what_is_no_item_among_fragments_is_refused():
-    pixel = build.explicit(0x7FE00010, "OB", build.item(b"") + b"abcdefgh" + build.SEQUENCE_END, 0xFFFFFFFF)
-    with pytest.raises(Malformed):
+@pytest.mark.parametrize("mark", [b"abcdefgh", build.ITEM_END, b"\xfc\xff\xfc\xff\x00\x00\x00\x00"])
+def test_what_is_no_item_among_fragments_is_refused(mark):
+    pixel = build.explicit(0x7FE00010, "OB", build.item(b"") + mark + build.SEQUENCE_END, 0xFFFFFFFF)
+    with pytest.raises(Malformed, match=r"no item at byte \d+ of pixel data"):
         scan(build.meta(build.JPEG) + build.data_set(build.identity(), build.shape(1)) + pixel)
 
 
