@@ -38,6 +38,13 @@ class UidConverter(BaseConverter):
     regex = r"[0-9][0-9.]{0,63}"
 
 
+class BulkPathConverter(BaseConverter):
+    """Tags and item numbers, as the archive names bulk values."""
+
+    part_isolating = False
+    regex = r"[0-9A-Fa-f]{8}(?:/[0-9]{1,9}/[0-9A-Fa-f]{8})*"
+
+
 def create_app(
     archive: "Archive", settings: WebSettings, authenticate: Authenticate = nobody_in_particular
 ) -> Flask:
@@ -48,7 +55,7 @@ def create_app(
     """
     app = Flask("dicomweb", static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.url_map.converters["uid"] = UidConverter
+    app.url_map.converters.update(uid=UidConverter, bulk=BulkPathConverter)
     # Werkzeug's redirects of doubled slashes would repeat the client's Host.
     app.url_map.merge_slashes = False
     web = Web(archive, settings, authenticate, Metrics(settings.metrics_dir, archive.statistics))

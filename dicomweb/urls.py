@@ -21,6 +21,7 @@ _WILDCARD_BINDS = frozenset({"0.0.0.0", "::", ""})
 Environ = Mapping[str, Any]
 
 
+@lru_cache(maxsize=1024)
 def split_host(value: str) -> tuple[str, str]:
     """Host header -> (name without brackets in lower case, port or "")."""
     value = value.strip().lower()
@@ -81,6 +82,7 @@ def scheme_of(environ: Environ, settings: WebSettings) -> str:
     return str(environ.get("wsgi.url_scheme", "http"))
 
 
+@lru_cache(maxsize=1024)
 def _join(scheme: str, name: str, port: str, prefix: str) -> str:
     shown = f"[{name}]" if ":" in name else name
     if port and port != _DEFAULT_PORTS[scheme]:

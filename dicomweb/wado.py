@@ -227,7 +227,7 @@ def retrieve_frames(study: str, series: str, instance: str, numbers: str) -> Res
 # ---- bulk data ------------------------------------------------------------------
 
 
-@wado.get(f"{INSTANCE}/bulkdata/<path:path>")
+@wado.get(f"{INSTANCE}/bulkdata/<bulk:path>")
 def retrieve_bulk_data(study: str, series: str, instance: str, path: str) -> Response:
     """One bulk value, as metadata's BulkDataURI names it (10.4.1.1.5)."""
     found = archive().instance(study, series, instance, **caller())

@@ -297,7 +297,14 @@ def test_an_icc_profile_is_given_alone_and_in_a_part(reader):
 
 @pytest.mark.parametrize(
     "path",
-    ["/bulkdata/00480105/9/00282000", "/bulkdata/zzz", "/bulkdata/00480105", "/bulkdata/../../x", "/nothing"],
+    [
+        "/bulkdata/00480105/9/00282000",
+        "/bulkdata/00480105/0/00282000%0D%0A",
+        "/bulkdata/zzz",
+        "/bulkdata/00480105",
+        "/bulkdata/../../x",
+        "/nothing",
+    ],
 )
 def test_paths_that_lead_nowhere_are_404(reader, path):
     assert reader.get(LEVEL + path, headers={"Accept": "*/*"}).status_code == 404
