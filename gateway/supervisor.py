@@ -185,8 +185,6 @@ class Supervisor:
         self._children.append(Child("worker", ["worker"]))
         if self._settings.watch.folders:
             self._children.append(Child("watch", ["watch"]))
-        for name, arguments in self._tasks.items():
-            self._children.append(Child(name, arguments, once=True, ready=True))
 
     def _spawn(self, command: Sequence[str], keep: Sequence[int] = ()) -> "subprocess.Popen[bytes]":
         supervisor = os.getpid()
@@ -268,6 +266,10 @@ class Supervisor:
         if not self._announced and all(child.ready for child in self._children):
             self._announced = True
             self._write_ports()
+            for name, arguments in self._tasks.items():  # not before: a start must be quick
+                task = Child(name, arguments, once=True, ready=True)
+                self._children.append(task)
+                self._start(task)
 
     def _ended(self, child: Child, code: int, now: float) -> None:
         child.process = None

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``coverslip demo-data``."""
 
+import os
 from pathlib import Path
 
 import click
@@ -45,6 +46,7 @@ def _load(settings: Settings) -> None:
     from gateway import compose
     from gateway.ingest.worker import INGEST, IngestJob
 
+    os.nice(10)  # whoever works with the server comes first
     folder = settings.data / "demo"
     done = folder / "loaded"
     if done.exists():
