@@ -49,14 +49,12 @@ export class FrameSource {
   async bytes(frame, signal) {
     const part = frame.instance;
     if (part.delivery === "unknown") {
-      const first = this.probes.get(part);
-      if (first) await first;
-      else {
-        const probe = this.probe(frame);
+      let probe = this.probes.get(part);
+      if (!probe) {
+        probe = this.probe(frame);
         this.probes.set(part, probe);
-        await probe;
       }
-      signal.throwIfAborted();
+      await unlessAborted(probe, signal);
     }
     const path = `${this.base}/instances/${frame.sopInstanceUid}/frames/${frame.frameNumber}`;
     const what = `tile ${frame.frameNumber}`;
@@ -83,10 +81,13 @@ export class FrameSource {
       await this.fetchBytes(path, STORED_JPEG, `tile ${frame.frameNumber}`, new AbortController().signal);
       part.delivery = "jpeg";
     } catch (error) {
-      if (error instanceof RequestFailed && [406, 415].includes(error.status)) part.delivery = "rendered";
-      else this.probes.delete(part); // no answer about the form: this tile fails, the next one asks again
+      if (error instanceof RequestFailed && error.status === 406) {
+        part.delivery = "rendered";
+        return;
+      }
+      this.probes.delete(part); // no answer about the form: this tile fails, the next one asks again
+      throw error;
     }
-    if (part.delivery === "unknown") throw new RequestFailed(`tile ${frame.frameNumber}`, 0, "");
   }
 
   /**
@@ -158,4 +159,18 @@ export class FrameSource {
   forgetProfiles() {
     this.profiles.clear();
   }
+}
+
+/**
+ * @template T
+ * @param {Promise<T>} promise that others wait for too
+ * @param {AbortSignal} signal of this caller alone
+ * @returns {Promise<T>}
+ */
+function unlessAborted(promise, signal) {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    promise.then(resolve, reject);
+  });
 }

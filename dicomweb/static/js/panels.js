@@ -131,7 +131,7 @@ export function showDetails(slide, pyramid) {
         ["Objective", pyramid.objectivePower ? magnification(pyramid.objectivePower) : ""],
         ["Full view", native === null ? "" : `${magnification(native)} at full resolution`],
         ["Compression", slide.compression],
-        ["Optical path", [...pyramid.base.opticalPaths.values()].join(", ").replace(/^Path 1$/, "")],
+        ["Optical path", [...pyramid.base.opticalPaths.values()].join(", ").replace(/^Path \S+$/, "")],
       ],
     ]);
   }

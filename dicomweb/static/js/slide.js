@@ -425,12 +425,15 @@ function isTiled(dataset) {
 function levelInstance(dataset) {
   const syntax = text(dataset, TAG.TransferSyntaxUID);
   const available = values(dataset, TAG.AvailableTransferSyntaxUID);
+  const methods = values(dataset, TAG.LossyImageCompressionMethod);
   const eightBit = (number(dataset, TAG.BitsAllocated) ?? 8) === 8;
   /** @type {LevelInstance["delivery"]} */
   let delivery = "unknown";
   if (!eightBit) delivery = "rendered";
   else if (syntax) delivery = syntax === JPEG_BASELINE ? "jpeg" : "rendered";
-  else if (available.includes(JPEG_BASELINE)) delivery = "jpeg";
+  else if (available.length) delivery = available.includes(JPEG_BASELINE) ? "jpeg" : "rendered";
+  else if (text(dataset, TAG.LossyImageCompression) === "00") delivery = "rendered";
+  else if (methods.length) delivery = methods.at(-1) === "ISO_10918_1" ? "jpeg" : "rendered"; // the last is the stored one
   return {
     sopInstanceUid: text(dataset, TAG.SOPInstanceUID),
     dataset,

@@ -4,6 +4,7 @@
 The server is ``coverslip serve``, a process tree of its own on an empty data folder.
 """
 
+import io
 import os
 import re
 import signal
@@ -11,12 +12,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import pydicom
 import pytest
+from PIL import ImageCms
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.dicomweb.viewer.driving import COLUMNS, PATIENCE_MS, ROWS, Server, Slide
 from tests.support.instances import make_instance
-from tests.support.make_slide import make_svs, picture
+from tests.support.make_slide import make_svs, picture, srgb_profile
 from tests.support.require import ROOT, require_tool
 
 WIDTH, HEIGHT = 1280, 800
@@ -40,7 +43,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Server]:
-    """Two slides, dropped into the watched folder: one with, one without pixel spacing."""
+    """Three slides, dropped into the watched folder: a large one, one without pixel spacing,
+    and one with a colour profile that shows."""
     folder = tmp_path_factory.mktemp("viewer")
     data = folder / "data"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERSLIP_")}
@@ -64,9 +68,14 @@ def server(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterat
         second = folder / "second.dcm"
         second.write_bytes(make_instance(container="S26-0002-A", frames=4, tile=64))
         started.drop(second)
+        third = folder / "third.dcm"
+        coloured = pydicom.dcmread(io.BytesIO(make_instance(container="S26-ICC", frames=16, tile=128)))
+        coloured.OpticalPathSequence[0].ICCProfile = swapped_profile()
+        coloured.save_as(third, enforce_file_format=True)
+        started.drop(third)
         page = browser.new_page()
         page.goto(started.url)
-        for name in ("S26-0001-A", "S26-0002-A"):
+        for name in ("S26-0001-A", "S26-0002-A", "S26-ICC"):
             link = page.get_by_role("link", name=f"Open slide {name}")
             expect(link).to_be_visible(timeout=PATIENCE_MS)
             found = re.search(r"study=([\d.]+)&series=([\d.]+)", link.get_attribute("href") or "")
@@ -83,6 +92,17 @@ def server(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterat
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def swapped_profile() -> bytes:
+    """sRGB with the red and the green primary exchanged, made longer than 64 KiB."""
+    profile = bytearray(srgb_profile())
+    red, green = profile.index(b"rXYZ", 128), profile.index(b"gXYZ", 128)
+    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
+    profile += bytes(70_000 - len(profile))
+    profile[:4] = len(profile).to_bytes(4, "big")
+    ImageCms.ImageCmsProfile(io.BytesIO(bytes(profile)))
+    return bytes(profile)
 
 
 @pytest.fixture

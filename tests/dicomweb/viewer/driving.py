@@ -104,7 +104,7 @@ def scale(page: Page) -> float:
 
 def place(page: Page) -> dict[str, float]:
     """The numbers in the address."""
-    return {name: float(value) for name, value in re.findall(r"([xyzr])=([-\d.]+)", page.url)}
+    return {name: float(value) for name, value in re.findall(r"[#&]([xyzr])=([-\d.]+)", page.url)}
 
 
 def wait_for_scale(page: Page, wanted: float) -> None:

@@ -52,12 +52,22 @@ def test_failed_tiles_are_counted_marked_and_can_be_tried_again(page: Page, serv
     assert np.abs(shown(page) - part).mean() < 5
 
 
-def test_a_missing_colour_profile_is_said_and_the_slide_is_shown(page: Page, slide: Slide):
+def test_a_missing_colour_profile_is_said_and_the_slide_is_shown(page: Page, server: Server):
     page.route("**/bulkdata/**", lambda route: route.fulfill(status=500, json={}))
-    open_slide(page, slide)
+    open_slide(page, server.slides["S26-ICC"])
 
-    expect(page.locator("#banners")).to_contain_text("colours are shown as stored")
+    expect(page.locator("#banners")).to_contain_text("HTTP 500): colours are shown as stored")
     assert shown(page).std() > 10
+
+    page.unroute("**/bulkdata/**")
+    page.locator("#banners").get_by_role("button", name="Try again").click()
+    expect(page.locator("#banners .banner")).to_have_count(0)
+
+
+def test_a_damaged_colour_profile_is_said(page: Page, server: Server):
+    open_slide(page, server.slides["S26-0002-A"])
+
+    expect(page.locator("#banners")).to_contain_text("the stored ICC profile is damaged")
 
 
 def test_tiles_panned_away_are_aborted_and_come_when_wanted_again(page: Page, server: Server, slide: Slide):
@@ -67,13 +77,13 @@ def test_tiles_panned_away_are_aborted_and_come_when_wanted_again(page: Page, se
     pattern = f"**/instances/{finest}/frames/*"
     aborted: list[Request] = []
     page.on("requestfailed", lambda request: aborted.append(request))
-    page.route(pattern, held.append)
+    page.route(pattern, lambda route: held.append(route))
 
     page.evaluate("location.hash = '#x=700&y=700&z=1&r=0'")
-    page.wait_for_function("Number(document.querySelector('#stage').dataset.tilesLoading) >= 6")
+    page.wait_for_function("() => Number(document.querySelector('#stage').dataset.tilesLoading) >= 6")
     with page.expect_event("requestfailed", lambda request: f"/{finest}/frames/" in request.url):
         page.evaluate("location.hash = '#x=3500&y=2300&z=1&r=0'")
-    page.wait_for_function("Number(document.querySelector('#stage').dataset.tilesAborted) >= 6")
+    page.wait_for_function("() => Number(document.querySelector('#stage').dataset.tilesAborted) >= 6")
     assert {request.failure for request in aborted} == {"net::ERR_ABORTED"}
     expect(page.locator("#banners .banner")).to_have_count(0)
 
