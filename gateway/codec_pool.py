@@ -145,7 +145,7 @@ class CodecPool:
 
     ``workers`` children at most, each with ``memory_limit_bytes`` beyond what the codecs
     themselves occupy, and ``timeout_s`` for a request. ``queue_limit`` requests wait,
-    ``timeout_s`` at most; beyond either :class:`Busy` is raised. Children start with the
+    ``timeout_s`` at most (longer while the first children start); beyond either :class:`Busy` is raised. Children start with the
     first request, or by :meth:`start`; :meth:`close` ends them. After a fork the pool is
     empty in the new process, and starts its own children.
     """
@@ -243,7 +243,8 @@ class CodecPool:
     # ---- requests --------------------------------------------------------------------
     def _perform(self, order: Mapping[str, object], blobs: list[bytes]) -> bytes:
         self.start()
-        request = _Request(pack_request(order, blobs), time.monotonic() + self._timeout_s)
+        patience = self._timeout_s if self._children else self._timeout_s + START_SECONDS
+        request = _Request(pack_request(order, blobs), time.monotonic() + patience)
         with self._lock:  # so that nothing is queued behind close()'s last word
             if self._closed:
                 raise Busy("the codec pool is closed")
@@ -267,7 +268,7 @@ class CodecPool:
         self, request: _Request, me: int, child: _Child | None, *, again: bool = True
     ) -> _Child | None:
         """Answer one request; the child for the next one."""
-        if time.monotonic() > request.given_up_at:
+        if again and time.monotonic() > request.given_up_at:
             request.result.set_exception(Busy("the frame waited too long to be decoded"))
             return child
         if child is None or not child.alive():

@@ -89,6 +89,17 @@ def step(field: Field, low: float, high: float) -> Field:
     return np.asarray(part * part * (3 - 2 * part), np.float32)
 
 
+def ramp(field: Field, middle: float, width: float) -> Field:
+    """From 0 to 1 in a straight line, 0.5 at ``middle``: a border that can still be found
+    between the pixels of a map (:func:`edge`)."""
+    return np.asarray(np.clip((field - np.float32(middle)) / np.float32(width) + 0.5, 0, 1), np.float32)
+
+
+def edge(field: Field) -> Field:
+    """The border of a :func:`ramp`, a few pixels wide at the slide's size."""
+    return step(field, 0.44, 0.56)
+
+
 def lay_out(rows: int, columns: int, seed: int) -> Layout:
     """The layout of a slide of (rows, columns) pixels."""
     generator = np.random.default_rng([seed, 1])
@@ -121,14 +132,14 @@ def lay_out(rows: int, columns: int, seed: int) -> Layout:
     muscle *= 1 - step(depth + 130 * noise(800), 1560, 1660)
     spread = step(noise(2600) + leanings[1], 0.55, 1.0) * (1 - step(mucosa, 0.2, 0.6)) * step(depth, 60, 300)
     islands = noise(330, 2.3) + 0.6 * spread
-    tumour = step(islands, 0.35, 0.62) * step(spread, 0.2, 0.7)
-    lumina = step(noise(170, 2.5), 0.85, 1.1) * step(islands, 0.75, 1.2) * tumour
+    tumour = ramp(islands, 0.48, 1.3) * step(spread, 0.2, 0.7)
+    lumina = ramp(noise(190, 2.6), 1.0, 1.2) * step(islands, 0.6, 1.1)
     deep = step(depth, 350, 700) * (1 - step(spread, 0.05, 0.4)) * (1 - step(mucosa + muscle, 0.05, 0.3))
-    fat = step(noise(1500, 2.6) + leanings[2], 0.95, 1.2) * deep
-    lymphoid = _follicles(generator, shape, depth, mucosa, fat) + 0.5 * step(
+    fat = ramp(noise(1500, 2.6) + leanings[2], 1.07, 0.8) * deep
+    lymphoid = _follicles(generator, shape, depth, mucosa, edge(fat)) + 0.5 * step(
         noise(900) + 0.7 * spread, 1.5, 2.3
     )
-    lymphoid = np.clip(lymphoid, 0, 1) * (1 - tumour) * (1 - fat)
+    lymphoid = np.clip(lymphoid, 0, 1) * (1 - edge(tumour)) * (1 - edge(fat))
     down, across = np.gradient(depth)
     direction = (
         np.arctan2(down, across)
@@ -140,7 +151,7 @@ def lay_out(rows: int, columns: int, seed: int) -> Layout:
         * step(noise(1800), 0.55, 1.0)
         * step(depth, 100, 400)
     )
-    cleft *= (1 - mucosa) * (1 - fat)
+    cleft *= (1 - mucosa) * (1 - edge(fat))
     layout = Layout(
         rows=rows,
         columns=columns,
@@ -213,8 +224,14 @@ def _follicles(
 
 
 def sample(field: Field, rows: NDArray[np.int32], columns: NDArray[np.int32]) -> Field:
-    """A map's values at positions of the slide."""
-    return field[rows // FACTOR, columns // FACTOR]
+    """A map's values at positions of the slide, between its own in straight lines."""
+    row = np.clip(rows / np.float32(FACTOR) - 0.5, 0, field.shape[0] - 1.001)
+    column = np.clip(columns / np.float32(FACTOR) - 0.5, 0, field.shape[1] - 1.001)
+    top, left = row.astype(np.intp), column.astype(np.intp)
+    down, across = row - top, column - left
+    upper = field[top, left] * (1 - across) + field[top, left + 1] * across
+    lower = field[top + 1, left] * (1 - across) + field[top + 1, left + 1] * across
+    return np.asarray(upper * (1 - down) + lower * down, np.float32)
 
 
 def _some_nuclei(
@@ -228,6 +245,7 @@ def _some_nuclei(
         sample(field, rows, columns)
         for field in (layout.mucosa, layout.tumour, layout.fat, layout.lymphoid, layout.muscle, layout.lumina)
     )
+    tumour, lumina, fat = edge(tumour), edge(lumina), edge(fat)
     dice = generator.random(rows.size, dtype=np.float32)
     rest = (1 - lymphoid) * (1 - tumour)
     tone = sample(layout.tone, rows, columns)

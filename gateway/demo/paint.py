@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gateway.demo import cells
 from gateway.demo.cells import Nuclei, Stain, lay, stamp
-from gateway.demo.layout import FACTOR, Layout, Things, lay_out, step
+from gateway.demo.layout import FACTOR, Layout, Things, edge, lay_out
 from gateway.demo.texture import Field, fat, fibres, smooth
 
 Pixels = NDArray[np.uint8]
@@ -123,17 +123,17 @@ class Painter:
             pink -= 34 * lymphoid
             blue += 18 * lymphoid
         if reaches(layout.tumour, *place):
-            tumour = step(enlarged(layout.tumour, *place) + 0.06 * mottle, 0.38, 0.62)
+            tumour = edge(enlarged(layout.tumour, *place) + 0.025 * mottle)
             pink += tumour * (84 + 7 * mottle + 5 * grain - pink)
             blue += tumour * (46 + 6 * mottle + 3 * grain - blue)
             retraction = np.clip(1 - np.abs(tumour - 0.22) / 0.2, 0, 1) * np.clip(mottle * 0.6 + 0.35, 0, 1)
             pink *= 1 - 0.55 * retraction
             blue *= 1 - 0.55 * retraction
-            lumina = step(enlarged(layout.lumina, *place) + 0.08 * mottle, 0.4, 0.6)
+            lumina = edge(enlarged(layout.lumina, *place) + 0.02 * mottle) * tumour
             pink *= 1 - 0.92 * lumina
             blue *= 1 - 0.85 * lumina
         if reaches(layout.fat, *place):
-            amount = step(enlarged(layout.fat, *place) + 0.05 * mottle, 0.35, 0.65)
+            amount = edge(enlarged(layout.fat, *place) + 0.02 * mottle)
             wall = self._material.fat.part(*place)
             pink += amount * (wall * 92 - pink)
             blue += amount * (wall * 16 - blue)

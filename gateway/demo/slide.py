@@ -119,7 +119,7 @@ def write_demo_slide(
 ) -> Path:
     """Draw a slide of (rows, columns) pixels of half a micron and write it as Aperio SVS.
 
-    Levels of 1/4 and so on down to one tile or two, a label with ``barcode`` as Data
+    Levels of 1/4 and so on down to a few tiles, a label with ``barcode`` as Data
     Matrix, a macro. ``progress`` is told (bands done, bands in all). ``processes`` None
     takes one for each processor, four at most, and none for small slides. The file gets
     its name when it is complete.
@@ -187,8 +187,12 @@ def _pyramid(level: Pixels) -> Iterator[Pixels]:
     """This level and coarser ones, until one fits in a few tiles."""
     yield level
     while min(level.shape[:2]) >= TILE * 4:
-        rows, columns = level.shape[0] // STEP, level.shape[1] // STEP
-        level = reduced(np.ascontiguousarray(level[: rows * STEP, : columns * STEP]))
+        rows, columns = level.shape[0] // STEP * STEP, level.shape[1] // STEP * STEP
+        strips = [
+            reduced(np.ascontiguousarray(level[top : min(top + TILE, rows), :columns]))
+            for top in range(0, rows, TILE)
+        ]
+        level = np.concatenate(strips)
         yield level
 
 

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
 
+STRIP = 128
+"""Rows worked on at a time where temporary arrays would pile up."""
+
 
 def _spectrum(shape: tuple[int, int]) -> tuple[Field, Field]:
     down = np.fft.fftfreq(shape[0]).astype(np.float32)
@@ -58,16 +61,22 @@ def fibres(generator: np.random.Generator, size: int, angle: float) -> Field:
 def _displaced(field: Field, shift: Field, angle: float) -> Field:
     """The field with each pixel taken ``shift`` pixels away in direction ``angle``."""
     size = field.shape[0]
-    rows, columns = np.indices(field.shape, dtype=np.float32)
-    y = rows + shift * np.float32(np.sin(angle))
-    x = columns + shift * np.float32(np.cos(angle))
-    top, left = np.floor(y).astype(np.int32), np.floor(x).astype(np.int32)
-    down, across = y - top, x - left
-    top, left = top % size, left % size
-    below, right = (top + 1) % size, (left + 1) % size
-    upper = field[top, left] * (1 - across) + field[top, right] * across
-    lower = field[below, left] * (1 - across) + field[below, right] * across
-    return np.asarray(upper * (1 - down) + lower * down, np.float32)
+    strips = []
+    for first in range(0, size, STRIP):
+        part = shift[first : first + STRIP]
+        y = (
+            part * np.float32(np.sin(angle))
+            + np.arange(first, first + len(part), dtype=np.float32)[:, np.newaxis]
+        )
+        x = part * np.float32(np.cos(angle)) + np.arange(size, dtype=np.float32)
+        top, left = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
+        down, across = (y - top).astype(np.float32), (x - left).astype(np.float32)
+        top, left = top % size, left % size
+        below, right = (top + 1) % size, (left + 1) % size
+        upper = field[top, left] * (1 - across) + field[top, right] * across
+        lower = field[below, left] * (1 - across) + field[below, right] * across
+        strips.append(upper * (1 - down) + lower * down)
+    return np.concatenate(strips)
 
 
 def fat(generator: np.random.Generator, size: int, cells: int) -> Field:
