@@ -45,7 +45,7 @@ def _verify(slide: Slide, instance: DicomInstance, path: Path) -> int:
             _compare_image(slide, instance, reader)
             return 0
         level = slide.scenes[instance.scene].levels[instance.level]
-        copied = _compare_tiles(slide, level, reader) if instance.born else 0
+        copied = _compare_tiles(slide, level, instance, reader) if instance.born else 0
         _compare_pixels(level, instance, reader)
         return copied
 
@@ -80,29 +80,37 @@ def entropy_coded(codestream: bytes) -> bytes:
     return codestream[segments[-1][1] : codestream.rfind(EOI) + 2]
 
 
-def _compare_tiles(slide: Slide, level: Level, reader: _Frames) -> int:
+def _present(level: Level, instance: DicomInstance) -> list[tuple[int, int]]:
+    """(frame index, tile index) of every tile that the scanner wrote."""
+    tile_indexes = [] if instance.tile_indexes is None else instance.tile_indexes.tolist()
+    return [pair for pair in enumerate(tile_indexes) if not level.tiles.absent[pair[1]]]
+
+
+def _compare_tiles(slide: Slide, level: Level, instance: DicomInstance, reader: _Frames) -> int:
     tiles = level.tiles
-    present = np.flatnonzero(~tiles.absent).tolist()
+    present = _present(level, instance)
+    if len(present) != int((~tiles.absent).sum()):
+        raise VerificationFailed(f"{reader.name} lacks tiles that the scanner wrote")
     with slide.sources[tiles.source].path.open("rb") as file:
-        for index in present:
+        for frame, index in present:
             data = os.pread(file.fileno(), int(tiles.lengths[index]), int(tiles.offsets[index]))
             original = entropy_coded(data)
-            if not original or original != entropy_coded(reader.frame(index)):
-                raise reader.wrong(index, "differs from the scanner's tile")
+            if not original or original != entropy_coded(reader.frame(frame)):
+                raise reader.wrong(frame, "differs from the scanner's tile")
     return len(present)
 
 
 def _compare_pixels(level: Level, instance: DicomInstance, reader: _Frames) -> None:
     if level.reference is None:
         return
-    present = np.flatnonzero(~level.tiles.absent)
-    for index in present[:: max(1, len(present) // SAMPLES)].tolist():
+    present = _present(level, instance)
+    for frame, index in present[:: max(1, len(present) // SAMPLES)]:
         pixels = decode(
-            reader.frame(index), instance.transfer_syntax_uid, level.tile_rows, level.tile_columns,
+            reader.frame(frame), instance.transfer_syntax_uid, level.tile_rows, level.tile_columns,
             level.pixel_type.samples_per_pixel, 8, instance.photometric,
         )  # fmt: skip
         if not np.array_equal(pixels, level.reference(index)):
-            raise reader.wrong(index, "decodes to other pixels than the scanner's tile")
+            raise reader.wrong(frame, "decodes to other pixels than the scanner's tile")
 
 
 def _compare_image(slide: Slide, instance: DicomInstance, reader: _Frames) -> None:

@@ -46,7 +46,8 @@ class DicomInstance:
     A blob is a scanner's own file, bytes, or a file of ours (the caller's to delete).
     ``born`` says that the frames are the scanner's bytes. ``absent_tiles``: bitmap in
     frame order, most significant bit first, b"" where none is absent; those frames
-    point at a blank codestream.
+    point at a blank codestream. ``tile_indexes``: of each frame of a level, its tile's
+    place in :attr:`Level.tiles`; not all tiles where most are absent (TILED_SPARSE).
     """
 
     sop_instance_uid: str
@@ -66,6 +67,7 @@ class DicomInstance:
     scene: int = 0
     level: int = 0
     absent_tiles: bytes = b""
+    tile_indexes: NDArray[np.int64] | None = None
     why_not_born: str = ""
     sop_class_uid: str = SOP_CLASS_UID
 
@@ -140,15 +142,16 @@ def _level(context: _Context, scene: Scene, level: Level, number: int) -> DicomI
     lossy: tuple[tuple[str, float], ...] = ()
     if stream.reversible is not True and stream.format in LOSSY_METHODS:
         lossy = ((LOSSY_METHODS[stream.format], _ratio(level, found)),)
+    kept = _kept(level)
     if found.why_not_copied:
-        made = recompose(level, found, path, _scratch(context), context.progress)
+        made = recompose(level, found, path, kept, _scratch(context), context.progress)
         transfer_syntax_uid, colours = LOSSLESS_UID, made.photometric
         table, pixel_bytes = made.frame_table, made.size_bytes
         blobs: tuple[SourceFile | bytes | Path, ...] = (made.path,)
     else:
         transfer_syntax_uid, colours = found.first.transfer_syntax_uid, found.first.photometric
-        blank = blank_tile(found.first) if level.tiles.absent.any() else b""
-        table = _born_table(level, found, blank)
+        blank = blank_tile(found.first) if level.tiles.absent[kept].any() else b""
+        table = _born_table(level, found, kept, blank)
         source = context.slide.sources[level.tiles.source]
         blobs = (source, blank) if blank else (source,)
         pixel_bytes = int(found.lengths.sum())
@@ -164,15 +167,16 @@ def _level(context: _Context, scene: Scene, level: Level, number: int) -> DicomI
         rows=level.rows,
         columns=level.columns,
         frame=(level.tile_rows, level.tile_columns),
-        number_of_frames=level.number_of_frames,
+        number_of_frames=len(kept),
         pixel_type=level.pixel_type,
         photometric=colours,
         pixel_spacing_mm=_spacing(context, level),
         lossy_steps=lossy,
         optical_paths=level.optical_paths,
         focal_planes=level.focal_planes,
+        sparse_tiles=_places(level, kept) if len(kept) < len(level.tiles) else None,
     )
-    absent = np.packbits(level.tiles.absent).tobytes() if level.tiles.absent.any() else b""
+    absent = level.tiles.absent[kept]
     return DicomInstance(
         sop_instance_uid=uid,
         transfer_syntax_uid=transfer_syntax_uid,
@@ -186,13 +190,27 @@ def _level(context: _Context, scene: Scene, level: Level, number: int) -> DicomI
         born=not found.why_not_copied,
         rows=level.rows,
         columns=level.columns,
-        number_of_frames=level.number_of_frames,
+        number_of_frames=len(kept),
         pixel_bytes=pixel_bytes,
         scene=scene.index,
         level=level.index,
-        absent_tiles=absent,
+        absent_tiles=np.packbits(absent).tobytes() if absent.any() else b"",
+        tile_indexes=kept,
         why_not_born=found.why_not_copied,
     )
+
+
+def _kept(level: Level) -> NDArray[np.int64]:
+    """Indexes of the tiles that become frames: all, or, where most are absent, the others."""
+    absent = level.tiles.absent
+    one_plane = level.optical_paths == level.focal_planes == 1
+    if one_plane and 2 * int(absent.sum()) > len(absent):
+        return np.flatnonzero(~absent)
+    return np.arange(len(absent))
+
+
+def _places(level: Level, kept: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    return tuple(divmod(index, level.tiles_across) for index in kept.tolist())
 
 
 def _ratio(level: Level, found: Survey) -> float:
@@ -202,19 +220,19 @@ def _ratio(level: Level, found: Survey) -> float:
     return present * level.tile_rows * level.tile_columns * samples / max(1, int(found.lengths.sum()))
 
 
-def _born_table(level: Level, found: Survey, blank: bytes) -> bytes:
+def _born_table(level: Level, found: Survey, kept: NDArray[np.int64], blank: bytes) -> bytes:
     """Frames as ranges of blob 0, each after its kind's prefix; absent ones are blob 1."""
-    tiles, absent = level.tiles, level.tiles.absent
+    absent, kinds = level.tiles.absent[kept], found.kind_ids[kept]
     prefixes = [b"", *dict.fromkeys(kind.prefix for kind in found.kinds if kind.prefix)]
     prefix_of = np.array([prefixes.index(kind.prefix) for kind in found.kinds], dtype=np.uint16)
     skip_of = np.array([kind.skip for kind in found.kinds], dtype=np.uint16)
     return encode_direct(
-        tiles.offsets,
-        np.where(absent, np.uint64(len(blank)), found.lengths),
+        level.tiles.offsets[kept],
+        np.where(absent, np.uint64(len(blank)), found.lengths[kept]),
         blob_index=absent.astype(np.uint8),
         prefixes=prefixes,
-        prefix_ids=np.where(absent, 0, prefix_of[found.kind_ids]),
-        skips=np.where(absent, 0, skip_of[found.kind_ids]),
+        prefix_ids=np.where(absent, 0, prefix_of[kinds]),
+        skips=np.where(absent, 0, skip_of[kinds]),
     )
 
 

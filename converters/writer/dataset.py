@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pydicom import Dataset
-from pydicom.valuerep import DSfloat
 
 from converters.errors import MissingPixelSpacing
 from converters.slide import OpticalPath, PixelType, Role, Scene, Slide
+from converters.writer.decimals import decimal
 from converters.writer.icc import srgb_profile, usable_profile
 from converters.writer.metadata import Code, Metadata
+from converters.writer.sparse import add_sparse_positions
 from converters.writer.specimen import add_specimen, code_item
 from converters.writer.uids import SOFTWARE_VERSION, Names
 
@@ -79,6 +80,7 @@ class Picture:
     lossy_steps: tuple[tuple[str, float], ...] = ()
     optical_paths: int = 1
     focal_planes: int = 1
+    sparse_tiles: tuple[tuple[int, int], ...] | None = None  # (row, column) of each frame, from 0
 
 
 def identify(slide: Slide, metadata: Metadata, names: Names, barcode: str) -> Identity:
@@ -199,7 +201,7 @@ def _acquisition(to: Dataset, identity: Identity, picture: Picture) -> None:
     to.SpecimenLabelInImage = "YES" if shows_label else "NO"
     to.LossyImageCompression = "01" if picture.lossy_steps else "00"
     if picture.lossy_steps:
-        to.LossyImageCompressionRatio = [_decimal(round(ratio, 2)) for _, ratio in picture.lossy_steps]
+        to.LossyImageCompressionRatio = [decimal(round(ratio, 2)) for _, ratio in picture.lossy_steps]
         to.LossyImageCompressionMethod = [method for method, _ in picture.lossy_steps]
 
 
@@ -226,23 +228,25 @@ def _tile_organization(to: Dataset, identity: Identity, picture: Picture) -> Non
     origin = Dataset()
     placed = picture.scene.origin_mm if picture.role in (Role.VOLUME, Role.THUMBNAIL) else None
     x, y = placed or NOMINAL_ORIGIN_MM
-    origin.XOffsetInSlideCoordinateSystem = _decimal(x)
-    origin.YOffsetInSlideCoordinateSystem = _decimal(y)
+    origin.XOffsetInSlideCoordinateSystem = decimal(x)
+    origin.YOffsetInSlideCoordinateSystem = decimal(y)
     to.TotalPixelMatrixOriginSequence = [origin]
-    to.ImageOrientationSlide = [_decimal(value) for value in ORIENTATION]
-    to.TotalPixelMatrixFocalPlanes = picture.focal_planes
-    to.NumberOfOpticalPaths = picture.optical_paths
+    to.ImageOrientationSlide = [decimal(value) for value in ORIENTATION]
     organization = Dataset()
     organization.DimensionOrganizationUID = names.uid("dimension organization", picture.sop_instance_uid)
     to.DimensionOrganizationSequence = [organization]
-    to.DimensionOrganizationType = "TILED_FULL"
-
     spacing = picture.pixel_spacing_mm
     if spacing is None:
         raise MissingPixelSpacing
+    if picture.sparse_tiles is None:
+        to.DimensionOrganizationType = "TILED_FULL"
+        to.TotalPixelMatrixFocalPlanes = picture.focal_planes
+        to.NumberOfOpticalPaths = picture.optical_paths
+    else:
+        add_sparse_positions(to, picture.sparse_tiles, (x, y), spacing)
     measures = Dataset()
-    measures.PixelSpacing = [_decimal(value) for value in spacing]
-    measures.SliceThickness = _decimal(NOMINAL_DEPTH_MM)
+    measures.PixelSpacing = [decimal(value) for value in spacing]
+    measures.SliceThickness = decimal(NOMINAL_DEPTH_MM)
     frame_type = Dataset()
     frame_type.FrameType = list(picture.image_type)
     shared = Dataset()
@@ -282,9 +286,9 @@ def _optical_path_item(path: OpticalPath, picture: Picture) -> Dataset:
         item.OpticalPathDescription = description
     if picture.role in (Role.VOLUME, Role.THUMBNAIL):
         if path.objective_power is not None:
-            item.ObjectiveLensPower = _decimal(path.objective_power)
+            item.ObjectiveLensPower = decimal(path.objective_power)
         if path.numerical_aperture is not None:
-            item.ObjectiveLensNumericalAperture = _decimal(path.numerical_aperture)
+            item.ObjectiveLensNumericalAperture = decimal(path.numerical_aperture)
     return item
 
 
@@ -293,12 +297,6 @@ def nominal_spacing_mm(rows: int, columns: int, *, whole_glass: bool) -> tuple[f
     of the picture is the glass's 25 mm (a macro shows all of it, a label its end)."""
     across = rows if whole_glass else min(rows, columns)
     return (GLASS_WIDTH_MM / across, GLASS_WIDTH_MM / across)
-
-
-def _decimal(value: float) -> DSfloat:
-    """A DS of at most 16 characters (PS3.5 6.2): 10 significant digits, no exponent noise."""
-    text = f"{value:.10g}"
-    return DSfloat(text if len(text) <= 16 else f"{value:.8e}")
 
 
 def _date(moment: datetime) -> str:

@@ -38,9 +38,15 @@ class Recomposed:
 
 
 def recompose(
-    level: Level, found: Survey, source: Path, scratch: Path, progress: Progress | None = None
+    level: Level,
+    found: Survey,
+    source: Path,
+    kept: NDArray[np.int64],
+    scratch: Path,
+    progress: Progress | None = None,
 ) -> Recomposed:
-    """All tiles of a level as lossless frames, absent ones white; at most 64 in memory.
+    """The tiles ``kept`` of a level (by index) as lossless frames, absent ones white; at
+    most 64 are in memory.
 
     ``progress`` counts bytes of the scanner's tiles. Raises DamagedSlide for a tile that
     no decoder takes, UnsupportedCompression for one that none knows; nothing is left then.
@@ -50,11 +56,11 @@ def recompose(
     colours = photometric_of_lossless(level.pixel_type.samples_per_pixel)
     with NamedTemporaryFile("wb", dir=scratch, suffix=".frames", delete=False) as out:
         try:
-            for index, frame in enumerate(_frames(level, found, source)):
+            for index, frame in zip(kept.tolist(), _frames(level, found, source, kept), strict=True):
                 out.write(frame)
                 lengths.append(len(frame))
                 done += int(found.lengths[index])
-                if progress is not None and index % BATCH == 0:
+                if progress is not None and len(lengths) % BATCH == 1:
                     progress(done, level.tiles.size_bytes)
         except BaseException:
             os.unlink(out.name)
@@ -64,7 +70,7 @@ def recompose(
     return Recomposed(Path(out.name), table, colours, int(ends[-1]))
 
 
-def _frames(level: Level, found: Survey, source: Path) -> Iterator[bytes]:
+def _frames(level: Level, found: Survey, source: Path, kept: NDArray[np.int64]) -> Iterator[bytes]:
     """Every frame in order. Codecs release the interpreter, so threads share the work."""
     blank = b""
     if level.tiles.absent.any():
@@ -77,8 +83,8 @@ def _frames(level: Level, found: Survey, source: Path) -> Iterator[bytes]:
             data = os.pread(file.fileno(), int(found.lengths[index]), int(level.tiles.offsets[index]))
             return encode(decoded_tile(data, found.kinds[found.kind_ids[index]], level), LOSSLESS_UID)
 
-        for start in range(0, len(level.tiles), BATCH):
-            yield from pool.map(one, range(start, min(start + BATCH, len(level.tiles))))
+        for start in range(0, len(kept), BATCH):
+            yield from pool.map(one, kept[start : start + BATCH].tolist())
 
 
 def photometric_of_lossless(samples: int) -> str:

@@ -25,11 +25,11 @@ from tests.support.make_slide import make_svs
 from tests.support.require import require_data
 
 GOLDEN = {
-    "slides/svs/CMU-1-Small-Region.svs": "71554f2a25c77983094314424750c75be710b99a0e49cd6fbeae0143b42fa6eb",
-    "slides/svs/openslide-small.svs": "7fd3e80fc471ed188394dd10e6b36ce1d0736a3c93d7bd58a011d31fc98d41d2",
-    "slides/synthetic/aperio_scanscope.svs": "f7f3cd7775d247c246514c8ca61ad023f49b61bb0c27dc6c5e6a698d78c4ba6d",
+    "slides/svs/CMU-1-Small-Region.svs": "71554f2a25c77983094314424750c75b",
+    "slides/svs/openslide-small.svs": "7fd3e80fc471ed188394dd10e6b36ce1",
+    "slides/synthetic/aperio_scanscope.svs": "f7f3cd7775d247c246514c8ca61ad023",
 }
-"""SHA-256 over all header bytes. When one changes, raise WRITER_PROFILE: the UIDs must
+"""First half of the SHA-256 over all header bytes. When one changes, raise WRITER_PROFILE: the UIDs must
 change with the content."""
 
 
@@ -103,7 +103,7 @@ def test_jpeg_2000_tiles_are_the_scanners_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sample", list(GOLDEN))
 def test_headers_are_the_bytes_of_this_writer_profile(sample: str) -> None:
     instances = born(require_data(sample))
-    found = hashlib.sha256(b"".join(instance.header for instance in instances)).hexdigest()
+    found = hashlib.sha256(b"".join(instance.header for instance in instances)).hexdigest()[:32]
     assert found == GOLDEN[sample]
 
 

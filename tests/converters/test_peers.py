@@ -16,7 +16,7 @@ import tifffile
 import wsidicom
 from numpy.typing import NDArray
 
-from converters.convert import convert
+from converters.convert import ConvertOptions, convert
 from tests.support.converted import REAL, SYNTHETIC
 from tests.support.make_slide import make_svs
 from tests.support.require import require_data, require_tool
@@ -113,3 +113,39 @@ def test_dcentvfy_finds_the_series_consistent(converted: tuple[Path, Path]) -> N
     files = [str(file) for file in sorted(converted[1].glob("*.dcm"))]
     report = subprocess.run([dcentvfy, *files], capture_output=True, text=True, check=False)
     assert "Error" not in report.stderr + report.stdout
+
+
+@pytest.mark.parametrize("compression", [7, 33003])
+def test_a_slide_whose_most_tiles_are_absent_is_sparse_and_readable(tmp_path: Path, compression: int) -> None:
+    absent = (0, 1, 2, 3, 5, 8, 10, 11)
+    source = make_svs(tmp_path / "slide.svs", compression=compression, levels=(1,), missing_tiles=absent)
+    (made,) = convert([source], tmp_path / "out", ConvertOptions(verify=True))
+    image = pydicom.dcmread(made.folder / "level-0.dcm")
+    assert (image.DimensionOrganizationType, image.NumberOfFrames) == ("TILED_SPARSE", 4)
+    places = [frame.PlanePositionSlideSequence[0] for frame in image.PerFrameFunctionalGroupsSequence]
+    assert [
+        (p.RowPositionInTotalImagePixelMatrix, p.ColumnPositionInTotalImagePixelMatrix) for p in places
+    ] == [(257, 1), (257, 513), (257, 769), (513, 257)]
+    spacing = image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing[0]
+    origin = image.TotalPixelMatrixOriginSequence[0].XOffsetInSlideCoordinateSystem
+    assert float(places[0].XOffsetInSlideCoordinateSystem) == pytest.approx(origin - 256 * spacing)
+    report = subprocess.run(
+        [require_tool("dciodvfy"), str(made.folder / "level-0.dcm")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    # dciodvfy expects the full grid whatever Dimension Organization Type says
+    errors = [line for line in report.stderr.splitlines() if line.startswith("Error")]
+    assert [line.partition(" got ")[0] for line in errors] == [
+        "Error - NumberOfFrames does not match expected value for tiled total pixel matrix"
+    ]
+    with tifffile.TiffFile(source) as tiff:
+        expected = tiff.pages[0].asarray()
+    with openslide.OpenSlide(made.folder / "level-0.dcm") as slide:
+        found = np.asarray(slide.read_region((0, 0), 0, (900, 700)))
+    for index in range(12):
+        top, left = index // 4 * 256, index % 4 * 256
+        tile = found[top : top + 256, left : left + 256]
+        if index in absent:
+            assert not tile[..., 3].any()
+        elif compression == 7:
+            assert np.array_equal(tile[..., :3], expected[top : top + 256, left : left + 256])
