@@ -94,6 +94,10 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
         """Count the connection, then start its threads; before that it costs nothing."""
         connection.settimeout(self.settings.association_timeout_s)
         admitted = self.admission.admit(address[0], lambda: _hang_up(connection))
+        if admitted is None:
+            log.warning("a connection from %s refused: too many", address[0])
+            connection.close()
+            return
         try:
             association = PeerAssociation(self, admitted)
             association.set_socket(

@@ -112,7 +112,7 @@ def test_the_conversation_itself_is_valid(archive: Archive) -> None:
 def test_a_damaged_conversation_harms_nobody(archive: Archive, tmp_path: Path, seed: int) -> None:
     generator = random.Random(seed)
     pdus = conversation()
-    settings = DimseSettings(association_timeout_s=0.5, idle_timeout_s=1)
+    settings = DimseSettings(association_timeout_s=1, idle_timeout_s=2)
     with running(archive, settings) as scp:
         before = threading.active_count()
         for number in range(ROUNDS):
