@@ -145,9 +145,10 @@ class CodecPool:
 
     ``workers`` children at most, each with ``memory_limit_bytes`` beyond what the codecs
     themselves occupy, and ``timeout_s`` for a request. ``queue_limit`` requests wait,
-    ``timeout_s`` at most (longer while the first children start); beyond either :class:`Busy` is raised. Children start with the
-    first request, or by :meth:`start`; :meth:`close` ends them. After a fork the pool is
-    empty in the new process, and starts its own children.
+    ``timeout_s`` at most (longer while the first children start); beyond either
+    :class:`Busy` is raised. Children start with the first request, or by :meth:`start`;
+    :meth:`close` ends them. After a fork the pool is empty in the new process, and starts
+    children of its own.
     """
 
     def __init__(
