@@ -273,9 +273,11 @@ def add_revision(
         for k, v in attributes.instance_columns(dataset, has_pixel_data=row.has_pixel_data).items()
         if k in models.Instance._meta.fields and k not in ("study", "series")
     }
-    models.Instance.update(revision=revision.revision, **places, **columns).where(
-        models.Instance.id == row.id
-    ).execute()
+    models.Instance.update(
+        revision=revision.revision, size_bytes=revision.size_bytes, **places, **columns
+    ).where(models.Instance.id == row.id).execute()
+    change = revision.size_bytes - row.size_bytes
+    _count(core, row.study_id, row.series_id, microseconds(time), instances=0, series_count=0, size=change)
     models.Attribute.delete().where(models.Attribute.instance == row.id).execute()
     _index_attributes(core, row.id, dataset)
     study = {k: v for k, v in attributes.study_columns(dataset).items() if k != "study_instance_uid"}

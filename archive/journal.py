@@ -35,6 +35,7 @@ class Revision:
     blob: BlobRef
     header_length: int
     digest: bytes
+    size_bytes: int  # of the instance's stream at this revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ def encode_entry(entry: Entry) -> bytes:
                 "blob": {"digest": r.blob.digest.hex(), "size": r.blob.size_bytes},
                 "header_length": r.header_length,
                 "digest": r.digest.hex(),
+                "size": r.size_bytes,
             }
             for r in entry.revisions
         ],
@@ -112,6 +114,7 @@ def decode_entry(data: bytes) -> Entry:
                     BlobRef(bytes.fromhex(r["blob"]["digest"]), int(r["blob"]["size"])),
                     int(r["header_length"]),
                     bytes.fromhex(r["digest"]),
+                    int(r["size"]),
                 )
                 for r in value["revisions"]
             ),

@@ -21,7 +21,9 @@ from archive.indexing import add_revision, remove_instance
 from archive.ingest import put_blob
 from archive.journal import Entry, Revision, Target, encode_entry, new_entry
 from archive.part10.encode import encode_header
+from archive.part10.frame_table import FrameTable
 from archive.part10.json_model import to_json
+from archive.part10.stream import Part10Stream
 from archive.record import BlobRef
 from archive.retrieve import bulk_values
 from archive.rows import Row, live_siblings, rows_below
@@ -118,6 +120,8 @@ def correct(
             revised, row.transfer_syntax_uid, implementation_version=IMPLEMENTATION_VERSION
         )
         json = gzip.compress(to_json(revised, bulk_values(row)), 6, mtime=0)
+        record = core.files.get(row.record_key)
+        frames = FrameTable.open(record.fileno(), *row.table) if row.table[1] else None
         data = header + json
         ref = BlobRef(hashlib.sha256(data).digest(), len(data))
         put_blob(core, ref, data)
@@ -127,6 +131,7 @@ def correct(
             ref,
             len(header),
             hashlib.sha256(header).digest(),
+            Part10Stream(header, row.transfer_syntax_uid, frames, bulk_values(row)).length,
         )
         revisions.append((row, revision, revised))
     entry = new_entry("correct", principal.actor, reason, revisions=[r for _, r, _ in revisions], time=now)

@@ -142,6 +142,7 @@ def test_a_correction_shows_through_every_door_and_the_base_stays(archive: Archi
     archive.correct(stored.study_instance_uid, {"PatientName": "Right^Name"}, reason="ADT", **ASK)
     instance = described(archive, stored)
     assert (instance.revision, instance.etag != before.etag) == (1, True)
+    assert instance.size_bytes == archive.open(instance, **ASK).length
     revised = pydicom.dcmread(io.BytesIO(stream(archive, instance)))
     found = archive.find(Query(Level.STUDY, (parse_match("00100010", "PN", "right*"),)), **ASK)
     metadata = json.loads(archive.metadata(instance, **ASK))
