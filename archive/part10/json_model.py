@@ -89,7 +89,7 @@ def _object(data: bytes, pos: int, out: list[str], charset: Charset, wanted: _Wa
             continue
         if end > value:
             content = data[value:end]
-            if tag == _SPECIFIC_CHARACTER_SET:
+            if tag == _SPECIFIC_CHARACTER_SET and vr == b"CS":
                 charset = Charset(content)
                 content = b"ISO_IR 192"
             _WRITERS[vr](content, out, charset)

@@ -218,3 +218,10 @@ def test_no_text_can_make_it_fail(noise, charset):
     model(*elements)
     scanned = scan_file(io.BytesIO(file_of(*elements)))
     json.loads(to_json(recode_to_utf8(scanned.dataset)))
+
+
+@pytest.mark.parametrize("vr", ["UL", "OB", "PN", "DS"])
+def test_a_character_set_of_a_strange_vr_cannot_make_it_fail(vr):
+    found = model(build.explicit(0x00080005, vr, b"ISO_IR_6"), build.explicit(0x00100020, "LO", b"P1"))
+    assert found["00100020"] == {"vr": "LO", "Value": ["P1"]}
+    assert found["00080005"]["vr"] == vr
