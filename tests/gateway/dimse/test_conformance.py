@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The conformance statement says what the code does."""
+
+import re
+
+from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
+
+from archive.errors import Reason
+from archive.part10.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+from gateway.dimse import association, store
+from gateway.dimse.negotiation import TRANSFER_SYNTAXES, VERIFICATION
+from tests.support.require import ROOT
+
+STATEMENT = (ROOT / "docs" / "conformance-dimse.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    return STATEMENT.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_the_transfer_syntaxes_are_those_that_are_accepted() -> None:
+    named = re.findall(r"^\| `([0-9.]+)` \|", section("Presentation contexts"), re.MULTILINE)
+    assert len(named) == len(set(named))
+    assert set(named) == TRANSFER_SYNTAXES
+
+
+def test_the_statuses_are_those_that_a_store_may_answer() -> None:
+    named = {
+        int(code, 16) for code in re.findall(r"^\| `([0-9A-F]{4})` \|", section("C-STORE"), re.MULTILINE)
+    }
+    possible = {store.SUCCESS, store.DATA_SET_DIFFERS, *Reason} - {Reason.NO_SUCH_SOP_INSTANCE}
+    assert named == possible
+    assert named <= set(STORAGE_SERVICE_CLASS_STATUS)
+
+
+def test_the_rejections_are_those_that_are_given() -> None:
+    rows = re.findall(
+        r"^\| (\d)[^|]*\| (\d)[^|]*\| (\d)[^|]*\|", section("Association rejection"), re.MULTILINE
+    )
+    given = {
+        association.APPLICATION_CONTEXT_NOT_SUPPORTED,
+        association.CALLING_AE_TITLE_NOT_RECOGNIZED,
+        association.CALLED_AE_TITLE_NOT_RECOGNIZED,
+        association.LOCAL_LIMIT_EXCEEDED,
+    }
+    assert {tuple(map(int, row)) for row in rows} == given
+
+
+def test_the_implementation_is_named() -> None:
+    for text in (IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, VERIFICATION):
+        assert f"`{text}`" in STATEMENT
