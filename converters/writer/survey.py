@@ -121,6 +121,8 @@ def survey(level: Level, path: Path) -> Survey:
     pread = os.pread
     with path.open("rb") as file:
         fd = file.fileno()
+        if hasattr(os, "posix_fadvise"):  # not on macOS
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)  # tiles lie in order
         for index, offset, length in zip(
             present.tolist(), tiles.offsets[present].tolist(), lengths[present].tolist(), strict=True
         ):

@@ -88,6 +88,7 @@ def test_entropy_coded_data_are_the_scanners_tile_by_tile(sample: str) -> None:
         for frame, tile in zip(made, tiles, strict=True):
             # everything after the tile's SOI is there unchanged, and at the end
             assert frame.endswith(tile[2:])
+            assert frame[:2] == b"\xff\xd8" != frame[-len(tile) :][:2]  # one SOI
             assert entropy_coded(frame) == entropy_coded(tile) != b""
 
 
