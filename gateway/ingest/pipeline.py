@@ -18,6 +18,7 @@ from archive.part10.meta import read_meta
 from archive.values import Sender, Stored
 from converters.registry import open_slide
 from gateway.ingest.convert import new_slide, scratch_folder
+from gateway.ingest.settling import shown
 
 if TYPE_CHECKING:
     from archive.service import Archive
@@ -80,7 +81,7 @@ def ingest_file(
         with scratch_folder(staged.path.parent) as scratch:
             with open_slide(staged.path, modified=status.st_mtime) as slide:
                 new = new_slide(
-                    slide, staged, name=path.name, secret=secret, scratch=scratch, adopt=archive.adopt
+                    slide, staged, name=shown(path.name), secret=secret, scratch=scratch, adopt=archive.adopt
                 )
             report(_COPIED + (1 - _COPIED) / 2)
             stored = archive.store_slide(new, principal=principal, scope=scope, sender=sender)

@@ -9,6 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
+def shown(name: str) -> str:
+    r"""A file name as text that every database takes: bytes that are no UTF-8 become ``\xff``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """One file in one listing. ``path`` is relative to the watched folder."""
@@ -21,7 +26,7 @@ class Seen:
     @property
     def identity(self) -> str:
         """The same text for the same unchanged file, also after a restart."""
-        return f"{self.inode}:{self.size_bytes}:{self.mtime_ns}:{self.path}"
+        return f"{self.inode}:{self.size_bytes}:{self.mtime_ns}:{shown(self.path)}"
 
     @property
     def folder(self) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from archive.access import Principal
 from gateway.ingest.completeness import why_incomplete
 from gateway.ingest.listing import Tree
-from gateway.ingest.settling import Seen, Settling
+from gateway.ingest.settling import Seen, Settling, shown
 from gateway.ingest.worker import INGEST, IngestJob
 from gateway.logs import hashed
 from gateway.settings import WatchSettings
@@ -91,7 +91,7 @@ class Watcher:
         watched.incomplete.pop(seen.identity, None)
         job = IngestJob(
             path=str(watched.root / seen.path),
-            name=seen.path,
+            name=shown(seen.path),
             folder=folder,
             identity=seen.identity,
             delete_source=self._settings.delete_source,

@@ -23,7 +23,7 @@ from archive.values import Job, Outcome, Sender
 from converters.errors import ConversionError
 from gateway.ingest.convert import sweep_scratch
 from gateway.ingest.pipeline import Ingested, ingest_file
-from gateway.ingest.settling import Seen
+from gateway.ingest.settling import Seen, shown
 from gateway.logs import hashed
 from gateway.settings import WorkerSettings
 
@@ -182,7 +182,7 @@ class Worker:
 
         ``keep`` is False where the archive has put them there itself.
         """
-        name = task.name or Path(task.path).name
+        name = task.name or shown(Path(task.path).name)
         log.warning("job %d: %s refused: %s", job.id, hashed(name), reason)
         if keep:
             self._quarantine(task, name, reason)

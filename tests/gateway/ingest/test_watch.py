@@ -4,6 +4,7 @@
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -257,6 +258,23 @@ def test_a_file_that_vanished_is_no_failure(archive: Archive, folder: Path) -> N
     (job,) = ingest_jobs(archive)
     assert job.state is JobState.DONE
     assert archive.quarantined(**ASK) == []
+
+
+@pytest.mark.parametrize("make", [make_svs, lambda path: path.write_bytes(b"this is no slide")])
+def test_a_name_that_is_no_utf_8_is_taken_like_any_other(
+    archive: Archive, folder: Path, make: Callable[[Path], object]
+) -> None:
+    for name in (os.fsdecode(b"Pr\xe4parat \xff.svs"), "Präparat 切片 \N{MICROSCOPE}.svs"):
+        make(folder / "plain.svs")
+        (folder / "plain.svs").rename(folder / name)
+    clock = Clock(archive, folder)
+    assert clock.looks(5) == 2
+    run_jobs(archive)
+    outcomes = {job.state for job in ingest_jobs(archive)}
+    assert len(outcomes) == 1
+    assert outcomes <= {JobState.DONE, JobState.FAILED}
+    assert clock.looks(5) == 0
+    assert Clock(archive, folder).looks(5) == 0
 
 
 def test_an_absent_folder_is_an_error_in_the_log_now_and_then_and_is_used_once_it_is_there(
