@@ -12,8 +12,13 @@ from gateway.settings_check import file_system, host_port, refusals, storage_ref
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _load(tmp_path: Path, text: str = "", *, flags: dict[str, object] | None = None,
-          environment: dict[str, str] | None = None) -> Settings:
+def _load(
+    tmp_path: Path,
+    text: str = "",
+    *,
+    flags: dict[str, object] | None = None,
+    environment: dict[str, str] | None = None,
+) -> Settings:
     config = tmp_path / "test.toml"
     config.write_text(text)
     return load(config, flags or {}, environment or {})
@@ -123,8 +128,10 @@ PEER = {"dimse.peers": [{"ae_title": "A", "networks": ["10.0.0.0/8"]}]}
         ({"http.bind": "[::]:80"}, "auth.mode"),
         ({"http.bind": "192.168.1.5:80"}, "auth.mode"),
         ({"http.bind": "[::ffff:10.0.0.1]:80"}, "auth.mode"),
-        ({"http.bind": "0.0.0.0:80", "http.behind_proxy": True, "http.trusted_proxies": ["10.0.0.1/32"]},
-         "auth.mode"),
+        (
+            {"http.bind": "0.0.0.0:80", "http.behind_proxy": True, "http.trusted_proxies": ["10.0.0.1/32"]},
+            "auth.mode",
+        ),
         ({"http.bind": "0.0.0.0:80", "auth.mode": "local"}, "not part of this release"),
         ({"http.behind_proxy": True}, "trusted_proxies"),
         ({"http.bind": "myhost:80"}, "not an IP address"),
@@ -135,8 +142,10 @@ PEER = {"dimse.peers": [{"ae_title": "A", "networks": ["10.0.0.0/8"]}]}
         ({"dimse.bind": "0.0.0.0:104"}, "name the peers"),
         ({"dimse.bind": "0.0.0.0:104", **PEER}, "allow_plaintext"),
         ({"dimse.bind": "0.0.0.0:104", "dimse.allow_plaintext": True}, "name the peers"),
-        ({"dimse.bind": "0.0.0.0:104", "dimse.allow_plaintext": True, "dimse.peers": [{"ae_title": "A"}]},
-         "needs its networks"),
+        (
+            {"dimse.bind": "0.0.0.0:104", "dimse.allow_plaintext": True, "dimse.peers": [{"ae_title": "A"}]},
+            "needs its networks",
+        ),
         ({"dimse.ae_title": "MORE_THAN_SIXTEEN"}, "AE title"),
         ({"dimse.ae_title": " "}, "AE title"),
         ({"database_url": "mysql://x"}, "sqlite:///"),
