@@ -2,7 +2,8 @@
 """Why a scanner file could not become DICOM: each refusal is one clear line.
 
 Messages name the problem, never a path or a value of the file (a label's text, a
-barcode), so that they may be shown, logged and stored with a quarantined file.
+barcode), so that they may be shown, logged and stored with a quarantined file. Only
+TargetExists, which no server raises, names a folder.
 """
 
 from collections.abc import Mapping, Sequence

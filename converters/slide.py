@@ -172,11 +172,11 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class AssociatedImage:
-    """Label, overview (macro) or thumbnail. ``read`` decodes it: (rows, columns, samples).
+    """Label, overview (macro) or thumbnail. ``read`` decodes it to RGB or grey pixels of
+    (rows, columns, samples); it may raise DamagedSlide.
 
-    ``lossy_method`` is the DICOM term for how the scanner compressed it ("" when it is
-    lossless), ``encoded_bytes`` how long it was in the file, ``photometric`` the colours
-    of the decoded pixels.
+    ``compression`` is the file's word for it, ``lossy_method`` DICOM's ("" when it is
+    lossless), ``encoded_bytes`` how long it is in the file.
     """
 
     role: Role

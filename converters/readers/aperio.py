@@ -39,7 +39,7 @@ from converters.slide import (
 )
 
 MAX_PAGES = 100
-MAX_TILES = 20_000_000
+MAX_TILES = 4_000_000
 MAX_ASSOCIATED_PIXELS = 50_000_000
 MAX_REUSE = 16  # tiles may share bytes (blank ones do), but not without end
 CODINGS = {

@@ -90,8 +90,7 @@ def identify(slide: Slide, metadata: Metadata, names: Names, barcode: str) -> Id
     acquired = slide.scan.acquired
     file_time = datetime.fromtimestamp(int(slide.sources[0].modified), UTC)
     barcode = metadata.barcode or slide.scan.barcode or barcode
-    container = metadata.container_identifier or barcode.splitlines()[0] if barcode else ""
-    container = metadata.container_identifier or container
+    container = metadata.container_identifier or next(iter(barcode.splitlines()), "")
     if not container or len(container) > 64 or "\\" in container or not container.isprintable():
         container = names.unknown_identifier
     return Identity(

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Specimen module (PS3.3 C.7.6.22): the container and what is on it, by TID 8001."""
 
-from collections.abc import Sequence
-
 from pydicom import Dataset
 
 from converters.writer.metadata import Code, Metadata, Specimen, Step
@@ -109,8 +107,3 @@ def _coded(name: Code, value: Code) -> Dataset:
     item.ConceptNameCodeSequence = [code_item(name)]
     item.ConceptCodeSequence = [code_item(value)]
     return item
-
-
-def barcodes_text(found: Sequence[str]) -> str:
-    """Several symbols on a label as one Barcode Value, one a line."""
-    return "\r\n".join(found)
