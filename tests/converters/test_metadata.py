@@ -3,11 +3,13 @@
 
 import io
 import json
+import warnings
 from pathlib import Path
 
 import pydicom
 import pytest
 
+from converters.convert import ConvertOptions, convert
 from converters.errors import BadMetadata
 from converters.writer.metadata import read_metadata
 from tests.support.converted import born
@@ -145,3 +147,21 @@ def test_a_sample_that_is_taken_from_itself_is_refused() -> None:
     ]
     with pytest.raises(BadMetadata, match="taken from itself"):
         read_metadata({"slide": {"samples": loop}})
+
+
+def test_wsidicom_reads_back_from_the_files_what_it_was_given(tmp_path: Path) -> None:
+    wsidicom = pytest.importorskip("wsidicom")
+    options = ConvertOptions(metadata=read_metadata(WSI_METADATA))
+    (made,) = convert([make_svs(tmp_path / "a.svs")], tmp_path / "out", options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own deprecations
+        with wsidicom.WsiDicom.open(made.folder) as slide:
+            found = slide.metadata
+    (sample,) = found.slide.samples
+    assert (found.slide.identifier, sample.identifier) == ("S1", "S1-1")
+    assert sample.sampled_from.method.meaning == "Block sectioning"
+    block = sample.sampled_from.specimen
+    assert (block.identifier, block.type.meaning) == ("B1", "tissue specimen")
+    assert block.steps[0].medium.meaning == "Paraffin wax"
+    assert found.slide.stainings[0].substances[0].value == "12710003"
+    assert (found.patient.name, found.label.text, found.label.barcode) == ("Doe^Jane", "Doe / HE", "BC1")
