@@ -5,7 +5,7 @@
 import { address, getJson, isAbort, request } from "./api.js";
 import { $, element, icon } from "./dom.js";
 import { dicomDate, dicomDateTime, grouped, magnification, stated } from "./format.js";
-import { text, values } from "./dicomjson.js";
+import { text } from "./dicomjson.js";
 import { sopInstanceUid } from "./slide.js";
 
 /** @typedef {import("./slide.js").Slide} Slide */
@@ -159,13 +159,20 @@ function spacingText(across, down) {
 export async function showTray(study, series, onFound) {
   const host = $("#tray-list");
   try {
-    const fields = "includefield=SeriesDescription&includefield=ContainerIdentifier";
+    // the identifier of the glass is known at the level of instances only
+    const fields = "includefield=ContainerIdentifier&includefield=SeriesDescription";
     /** @type {Dataset[] | null} */
-    const found = await getJson(`dicom-web/studies/${study}/series?Modality=SM&${fields}`, {
+    const found = await getJson(`dicom-web/studies/${study}/instances?Modality=SM&${fields}`, {
       what: "the slides of this study",
       accept: "application/dicom+json",
     });
-    const others = found ?? [];
+    /** @type {Map<string, Dataset>} one instance of each series */
+    const bySeries = new Map();
+    for (const instance of found ?? []) {
+      const uid = text(instance, "0020000E");
+      if (uid && !bySeries.has(uid)) bySeries.set(uid, instance);
+    }
+    const others = [...bySeries.values()];
     host.replaceChildren(...others.map((item, index) => trayItem(study, item, index, series)));
     onFound(others.length > 1);
   } catch (error) {
@@ -178,7 +185,7 @@ export async function showTray(study, series, onFound) {
 
 /** @param {string} study @param {Dataset} item @param {number} index @param {string} current */
 function trayItem(study, item, index, current) {
-  const uid = String(values(item, "0020000E")[0] ?? "");
+  const uid = text(item, "0020000E");
   const name = text(item, "00400512") || text(item, "0008103E") || `Slide ${index + 1}`;
   const detail = text(item, "00400512") ? text(item, "0008103E") : "";
   const image = /** @type {HTMLImageElement} */ (element("img", { alt: "", loading: "lazy" }));

@@ -16,6 +16,7 @@ import pydicom
 import pytest
 from PIL import ImageCms
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from pydicom.uid import generate_uid
 
 from tests.dicomweb.viewer.driving import COLUMNS, PATIENCE_MS, ROWS, Server, Slide
 from tests.support.instances import make_instance
@@ -43,8 +44,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Server]:
-    """Three slides, dropped into the watched folder: a large one, one without pixel spacing,
-    and one with a colour profile that shows."""
+    """Three slides, dropped into the watched folder: a large one; one without pixel spacing
+    and one with a colour profile that shows, both of one study."""
     folder = tmp_path_factory.mktemp("viewer")
     data = folder / "data"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERSLIP_")}
@@ -65,11 +66,14 @@ def server(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterat
         started.drop(
             make_svs(folder / "first.svs", pixels=pixels, levels=(1, 4, 16), icc=True, barcode="S26-0001-A")
         )
+        study = generate_uid()
         second = folder / "second.dcm"
-        second.write_bytes(make_instance(container="S26-0002-A", frames=4, tile=64))
+        second.write_bytes(make_instance(container="S26-0002-A", study=study, frames=4, tile=64))
         started.drop(second)
         third = folder / "third.dcm"
-        coloured = pydicom.dcmread(io.BytesIO(make_instance(container="S26-ICC", frames=16, tile=128)))
+        coloured = pydicom.dcmread(
+            io.BytesIO(make_instance(container="S26-ICC", study=study, frames=16, tile=128))
+        )
         coloured.OpticalPathSequence[0].ICCProfile = swapped_profile()
         coloured.save_as(third, enforce_file_format=True)
         started.drop(third)

@@ -158,6 +158,22 @@ def test_a_slide_without_spacing_says_that_it_has_no_scale(page: Page, server: S
     expect(page.locator("#rule")).to_be_hidden()
 
 
+def test_the_tray_leads_to_the_other_slides_of_the_study(page: Page, server: Server):
+    open_slide(page, server.slides["S26-0002-A"])
+    links = page.locator("#tray-list a")
+
+    expect(links).to_have_count(2)
+    expect(page.locator("#tray-list a[aria-current]")).to_contain_text("S26-0002-A")
+    page.get_by_role("link", name="Open S26-ICC").click()
+    expect(page.locator("#identity")).to_have_text("S26-ICC")
+
+
+def test_a_slide_alone_in_its_study_has_no_tray(page: Page, slide: Slide):
+    open_slide(page, slide)
+
+    expect(page.locator("#toggle-tray")).to_be_hidden()
+
+
 def test_the_mini_map_takes_one_there(page: Page, slide: Slide):
     open_slide(page, slide, f"#x={COLUMNS / 2}&y={ROWS / 2}&z=1&r=0")
     box = page.locator("#minimap-canvas").bounding_box()
