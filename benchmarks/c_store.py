@@ -26,9 +26,9 @@ from tests.support.instances import make_instance
 RUNS = 5
 SMALL = 100
 BIG_GOAL = 0.5  # of storescp's speed
-# Ours syncs nine times for each small instance, storescp never; what it loses to the 40 ms
-# that Nagle's algorithm costs its senders is more than that on any disk.
-SMALL_GOAL = 1.5
+# Never slower, whatever the load: storescp waits 80 ms for each small instance, idle, because
+# of Nagle's algorithm; ours computes, and syncs nine times. On a quiet machine several times.
+SMALL_GOAL = 1.0
 MEMORY_GOAL_MB = 150
 
 
