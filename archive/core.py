@@ -70,7 +70,8 @@ class Core:
     def add_audit(self, record: AuditRecord) -> None:
         """Insert the event; call inside ``index.write``. ``seq`` is the sequencer's."""
         who = record.principal
-        self.index.models.AuditEvent.create(
+        self.index.insert(
+            self.index.models.AuditEvent,
             time=self.now_us(),
             code=record.event_id,
             action=record.action,
@@ -86,7 +87,8 @@ class Core:
 
     def add_change(self, action: str, study: str, series: str = "", sop: str = "") -> None:
         """Insert a line of the change feed; call inside ``index.write``."""
-        self.index.models.Change.create(
+        self.index.insert(
+            self.index.models.Change,
             time=self.now_us(),
             action=action,
             study_instance_uid=study,

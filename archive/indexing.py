@@ -7,6 +7,7 @@ All of this is called inside ``Index.write``.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydicom.dataset import Dataset
 from archive.core import Core
 from archive.errors import ArchiveError
 from archive.index import attributes
+from archive.index.attributes import AttributeRow
 from archive.journal import Revision
 from archive.part10.digest import content_digest
 from archive.record import BlobRef, Record, RecordedInstance, RecordedOriginal, blob_key
@@ -25,97 +27,164 @@ class MissingBlob(ArchiveError):
     """A blob went (garbage collection) between being found and being referred to."""
 
 
-def index_record(core: Core, key: str, record: Record, datasets: Sequence[Dataset], time: datetime) -> None:
+@dataclass(frozen=True, slots=True)
+class Extract:
+    """What the index keeps of a header; made before the turn to write, not within."""
+
+    study: Mapping[str, Any]
+    series: Mapping[str, Any]
+    instance: Mapping[str, Any]
+    attributes: Sequence[AttributeRow]
+
+
+def extract(dataset: Dataset, *, has_pixel_data: bool) -> Extract:
+    """Columns and matching keys of a header without bulk values."""
+    return Extract(
+        attributes.study_columns(dataset),
+        attributes.series_columns(dataset),
+        attributes.instance_columns(dataset, has_pixel_data=has_pixel_data),
+        attributes.extract(dataset),
+    )
+
+
+def extracts(record: Record, datasets: Sequence[Dataset]) -> list[Extract]:
+    """For :func:`index_record`."""
+    return [
+        extract(dataset, has_pixel_data=bool(recorded.table[1]))
+        for recorded, dataset in zip(record.instances, datasets, strict=True)
+    ]
+
+
+def index_record(core: Core, key: str, record: Record, found: Sequence[Extract], time: datetime) -> None:
     """Insert everything that a record brought; its blobs must be there already."""
+    now = microseconds(time)
     original_id = None
     if record.original is not None:
         original_id = add_original(core, record.original, time)
-    for recorded, dataset in zip(record.instances, datasets, strict=True):
-        add_instance(core, key, recorded, dataset, record.original, original_id, time)
+    totals: dict[tuple[int, int], list[int]] = {}
+    for recorded, extracted in zip(record.instances, found, strict=True):
+        study, series = _parents(core, extracted, record.original, original_id, now)
+        add_instance(core, key, recorded, extracted, (study, series), record.original, original_id, time)
+        total = totals.setdefault((study, series), [0, 0])
+        total[0] += 1
+        total[1] += recorded.size_bytes
+    for (study, series), (instances, size) in totals.items():
+        _count(core, study, series, now, instances=instances, size=size)
+
+
+def execute(core: Core, sql: str, *parameters: object) -> Any:
+    """One statement within a verb; ``?`` marks a parameter on both databases. Statements
+    of the ingest path are plain SQL: whoever builds them holds up every other writer."""
+    if core.index.dialect != "sqlite":
+        sql = sql.replace("?", "%s")
+    return core.index.database.execute_sql(sql, parameters)
 
 
 def add_original(core: Core, original: RecordedOriginal, time: datetime) -> int:
-    model = core.index.models.Original
-    row = model.get_or_none(model.digest == original.digest)
+    row = execute(core, "SELECT id FROM original WHERE digest = ?", original.digest).fetchone()
+    if row is not None:
+        return int(row[0])
+    added = core.index.insert(
+        core.index.models.Original,
+        digest=original.digest,
+        name=original.files[0][0] if original.files else "",
+        format=original.format,
+        description=original.description,
+        size_bytes=sum(ref.size_bytes for _, ref in original.files),
+        files=json.dumps(
+            [{"name": n, "digest": r.digest.hex(), "size": r.size_bytes} for n, r in original.files]
+        ),
+        unmatched=original.unmatched,
+        created=microseconds(time),
+    )
+    for _, ref in original.files:
+        refer(core, ref, "original", added, time)
+    return added
+
+
+def _parents(
+    core: Core, extracted: Extract, original: RecordedOriginal | None, original_id: int | None, now: int
+) -> tuple[int, int]:
+    """The rows of study and series, made by their first instance."""
+    models = core.index.models
+    unmatched = original is not None and original.unmatched
+    uid = extracted.study["study_instance_uid"]
+    row = execute(core, "SELECT id FROM study WHERE study_instance_uid = ?", uid).fetchone()
     if row is None:
-        row = model.create(
-            digest=original.digest,
-            name=original.files[0][0] if original.files else "",
-            format=original.format,
-            description=original.description,
-            size_bytes=sum(ref.size_bytes for _, ref in original.files),
-            files=json.dumps(
-                [{"name": n, "digest": r.digest.hex(), "size": r.size_bytes} for n, r in original.files]
-            ),
-            unmatched=original.unmatched,
-            created=microseconds(time),
+        status = "received" if original is None else "own"
+        study = core.index.insert(
+            models.Study, **extracted.study, uid_status=status, unmatched=unmatched, created=now, updated=now
         )
-        for _, ref in original.files:
-            refer(core, ref, "original", row.id, time)
-    return int(row.id)
+    else:
+        study = int(row[0])
+    uid = extracted.series["series_instance_uid"]
+    row = execute(core, "SELECT id FROM series WHERE series_instance_uid = ?", uid).fetchone()
+    if row is not None:
+        return study, int(row[0])
+    series = core.index.insert(
+        models.Series,
+        **extracted.series,
+        study=study,
+        original=original_id,
+        unmatched=unmatched,
+        created=now,
+        updated=now,
+    )
+    execute(core, "UPDATE study SET number_of_series = number_of_series + 1 WHERE id = ?", study)
+    _modalities(core, study)
+    return study, series
 
 
 def add_instance(
     core: Core,
     key: str,
     recorded: RecordedInstance,
-    dataset: Dataset,
+    extracted: Extract,
+    parents: tuple[int, int],
     original: RecordedOriginal | None,
     original_id: int | None,
     time: datetime,
 ) -> int:
-    """One instance with its study and series, revision 0."""
-    models = core.index.models
+    """One instance below its study and series, revision 0."""
+    models, insert = core.index.models, core.index.insert
+    study, series = parents
     now = microseconds(time)
-    unmatched = original is not None and original.unmatched
-    columns = attributes.instance_columns(dataset, has_pixel_data=bool(recorded.table[1]))
-    size = recorded.size_bytes
-    study, new_study = _upsert(models.Study, "study_instance_uid", attributes.study_columns(dataset), now)
-    if new_study and original is not None:
-        models.Study.update(uid_status="own", unmatched=unmatched).where(models.Study.id == study).execute()
-    series_columns = {**attributes.series_columns(dataset), "study": study}
-    series, new_series = _upsert(models.Series, "series_instance_uid", series_columns, now)
-    if original is not None:
-        models.Series.update(original=original_id, unmatched=unmatched).where(
-            models.Series.id == series
-        ).execute()
-    bulk = json.dumps([list(b) for b in recorded.bulk])
     places = {
         "record_key": key,
         "header_offset": recorded.header[0],
         "header_length": recorded.header[1],
         "json_offset": recorded.json[0],
         "json_length": recorded.json[1],
-        "bulk": bulk,
+        "bulk": json.dumps([list(b) for b in recorded.bulk]),
     }
     pixel = recorded.pixel_digest or b""
-    instance = models.Instance.create(
-        **{
-            **columns,
-            "study": study,
-            "series": series,
-            "sop_instance_uid": recorded.sop_instance_uid,
-            "sop_class_uid": recorded.sop_class_uid,
-            "transfer_syntax_uid": recorded.transfer_syntax_uid,
-            "has_pixel_data": bool(recorded.table[1]),
-            "size_bytes": size,
-            **places,
-            "base_record_key": key,
-            "table_offset": recorded.table[0],
-            "table_length": recorded.table[1],
-            "absent_offset": recorded.absent[0],
-            "absent_length": recorded.absent[1],
-            "absent_tiles": bool(recorded.absent[1]),
-            "base_digest": recorded.base_digest,
-            "dataset_digest": recorded.dataset_digest,
-            "content_digest": whole_digest(recorded.dataset_digest, pixel, bool(recorded.table[1])),
-            "pixel_digest": pixel,
-            "origin": _origin(recorded.base, original),
-            "original": original_id,
-            "stored": now,
-        }
-    ).id
-    models.HeaderRevision.create(
+    columns = {
+        **extracted.instance,
+        "study": study,
+        "series": series,
+        "sop_instance_uid": recorded.sop_instance_uid,
+        "sop_class_uid": recorded.sop_class_uid,
+        "transfer_syntax_uid": recorded.transfer_syntax_uid,
+        "has_pixel_data": bool(recorded.table[1]),
+        "size_bytes": recorded.size_bytes,
+        **places,
+        "base_record_key": key,
+        "table_offset": recorded.table[0],
+        "table_length": recorded.table[1],
+        "absent_offset": recorded.absent[0],
+        "absent_length": recorded.absent[1],
+        "absent_tiles": bool(recorded.absent[1]),
+        "base_digest": recorded.base_digest,
+        "dataset_digest": recorded.dataset_digest,
+        "content_digest": whole_digest(recorded.dataset_digest, pixel, bool(recorded.table[1])),
+        "pixel_digest": pixel,
+        "origin": _origin(recorded.base, original),
+        "original": original_id,
+        "stored": now,
+    }
+    instance = insert(models.Instance, **columns)
+    insert(
+        models.HeaderRevision,
         instance=instance,
         revision=0,
         digest=recorded.base_digest,
@@ -126,12 +195,16 @@ def add_instance(
     )
     for position, ref in enumerate(recorded.blobs):
         blob = refer(core, ref, "instance", instance, time)
-        models.InstanceBlob.create(instance=instance, position=position, blob=blob)
-    _index_attributes(core, instance, dataset)
-    stone = models.Tombstone
-    stone.delete().where(stone.sop_instance_uid == recorded.sop_instance_uid).execute()
-    _count(core, study, series, now, instances=1, series_count=1 if new_series else 0, size=size)
-    return int(instance)
+        execute(
+            core,
+            "INSERT INTO instance_blob (instance_id, position, blob_id) VALUES (?, ?, ?)",
+            instance,
+            position,
+            blob,
+        )
+    core.index.insert_attributes(instance, extracted.attributes)
+    execute(core, "DELETE FROM tombstone WHERE sop_instance_uid = ?", recorded.sop_instance_uid)
+    return instance
 
 
 def _origin(base: str, original: RecordedOriginal | None) -> str:
@@ -147,40 +220,28 @@ def whole_digest(dataset_digest: bytes, pixel_digest: bytes, has_pixels: bool) -
     return hashlib.sha256(b"coverslip-content-1" + dataset_digest + pixel_digest).digest()
 
 
-def _upsert(model: Any, key: str, columns: Mapping[str, object], now: int) -> tuple[int, bool]:
-    """The row with this UID; the first instance of a study or series fills its columns."""
-    row = model.select(model.id).where(getattr(model, key) == columns[key]).first()
-    if row is not None:
-        return int(row.id), False
-    return int(model.create(**columns, created=now, updated=now).id), True
-
-
-def _index_attributes(core: Core, instance: int, dataset: Dataset) -> None:
-    rows = [{"instance": instance, **row._asdict()} for row in attributes.extract(dataset)]
-    model = core.index.models.Attribute
-    for start in range(0, len(rows), 200):
-        model.insert_many(rows[start : start + 200]).execute()
-
-
 def refer(core: Core, ref: BlobRef, owner_kind: str, owner_id: int, time: datetime) -> int:
     """Note that ``owner`` keeps a blob, reviving it if it was condemned. Raises
     MissingBlob when its bytes are not there (any more)."""
-    models = core.index.models
-    blob = models.Blob.get_or_none(models.Blob.digest == ref.digest)
-    if (blob is None or blob.state != "live") and core.storage.stat(blob_key(ref.digest)) != ref.size_bytes:
+    row = execute(core, "SELECT id, state FROM blob WHERE digest = ?", ref.digest).fetchone()
+    if (row is None or row[1] != "live") and core.storage.stat(blob_key(ref.digest)) != ref.size_bytes:
         raise MissingBlob(f"blob {ref.digest.hex()[:16]} is missing")
-    if blob is None:
-        blob = models.Blob.create(digest=ref.digest, size_bytes=ref.size_bytes, created=microseconds(time))
-    elif blob.state != "live":
-        models.Blob.update(state="live", condemned_at=None).where(models.Blob.id == blob.id).execute()
-    link = models.BlobRef
-    if (
-        not link.select()
-        .where((link.blob == blob.id) & (link.owner_kind == owner_kind) & (link.owner_id == owner_id))
-        .exists()
-    ):
-        link.create(blob=blob.id, owner_kind=owner_kind, owner_id=owner_id)
-    return int(blob.id)
+    if row is None:
+        blob = core.index.insert(
+            core.index.models.Blob, digest=ref.digest, size_bytes=ref.size_bytes, created=microseconds(time)
+        )
+    else:
+        blob = int(row[0])
+        if row[1] != "live":
+            execute(core, "UPDATE blob SET state = 'live', condemned_at = NULL WHERE id = ?", blob)
+    execute(
+        core,
+        "INSERT INTO blob_ref (blob_id, owner_kind, owner_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        blob,
+        owner_kind,
+        owner_id,
+    )
+    return blob
 
 
 def release(core: Core, owner_kind: str, owner_id: int, time: datetime) -> None:
@@ -222,7 +283,7 @@ def remove_instance(core: Core, row: Row, *, tombstone: bool, time: datetime, re
     release(core, "instance", row.id, time)
     models.Instance.delete().where(models.Instance.id == row.id).execute()
     size = row.size_bytes
-    _count(core, row.study_id, row.series_id, microseconds(time), instances=-1, series_count=0, size=-size)
+    _count(core, row.study_id, row.series_id, microseconds(time), instances=-1, size=-size)
     instance, series, study_model = models.Instance, models.Series, models.Study
     if not instance.select().where(instance.series == row.series_id).exists():
         derived = models.Derivative
@@ -230,6 +291,7 @@ def remove_instance(core: Core, row: Row, *, tombstone: bool, time: datetime, re
             release(core, "derivative", made[0], time)
         derived.delete().where(derived.series == row.series_id).execute()
         series.delete().where(series.id == row.series_id).execute()
+        _modalities(core, row.study_id)
         study_model.update(number_of_series=study_model.number_of_series - 1).where(
             study_model.id == row.study_id
         ).execute()
@@ -277,9 +339,9 @@ def add_revision(
         revision=revision.revision, size_bytes=revision.size_bytes, **places, **columns
     ).where(models.Instance.id == row.id).execute()
     change = revision.size_bytes - row.size_bytes
-    _count(core, row.study_id, row.series_id, microseconds(time), instances=0, series_count=0, size=change)
+    _count(core, row.study_id, row.series_id, microseconds(time), instances=0, size=change)
     models.Attribute.delete().where(models.Attribute.instance == row.id).execute()
-    _index_attributes(core, row.id, dataset)
+    core.index.insert_attributes(row.id, attributes.extract(dataset))
     study = {k: v for k, v in attributes.study_columns(dataset).items() if k != "study_instance_uid"}
     series = {k: v for k, v in attributes.series_columns(dataset).items() if k != "series_instance_uid"}
     now = microseconds(time)
@@ -309,32 +371,30 @@ def keep_pixel_digest(core: Core, row: Row, digest: bytes) -> None:
     ).execute()
 
 
-def _count(
-    core: Core, study: int, series: int, now: int, *, instances: int, series_count: int, size: int
-) -> None:
-    models = core.index.models
-    for model, row_id in ((models.Study, study), (models.Series, series)):
-        changes = {
-            "number_of_instances": model.number_of_instances + instances,
-            "size_bytes": model.size_bytes + size,
-            "updated": now,
-        }
-        if model is models.Study:
-            changes["number_of_series"] = model.number_of_series + series_count
-        model.update(**changes).where(model.id == row_id).execute()
-    modality = models.Series.select(models.Series.modality).where(models.Series.study == study).distinct()
-    found = "\\".join(sorted({m for (m,) in modality.tuples() if m}))
-    models.Study.update(modalities=found).where(models.Study.id == study).execute()
-    if instances > 0:
-        instance = models.Instance
-        largest = (
-            instance.select(instance.total_pixel_matrix_rows, instance.total_pixel_matrix_columns)
-            .where(instance.series == series)
-            .order_by(instance.total_pixel_matrix_columns.desc())
-            .limit(1)
-            .tuples()
+def _count(core: Core, study: int, series: int, now: int, *, instances: int, size: int) -> None:
+    """Move the kept counters; a series' matrix is that of its largest instance."""
+    for table, row_id in (("study", study), ("series", series)):
+        execute(
+            core,
+            f"UPDATE {table} SET number_of_instances = number_of_instances + ?, size_bytes = size_bytes + ?, "
+            "updated = ? WHERE id = ?",
+            instances,
+            size,
+            now,
+            row_id,
         )
-        for rows, columns in largest:
-            models.Series.update(total_pixel_matrix_rows=rows, total_pixel_matrix_columns=columns).where(
-                models.Series.id == series
-            ).execute()
+    if instances:
+        execute(
+            core,
+            "UPDATE series SET (total_pixel_matrix_rows, total_pixel_matrix_columns) = "
+            "(SELECT i.total_pixel_matrix_rows, i.total_pixel_matrix_columns FROM instance i "
+            "WHERE i.series_id = series.id ORDER BY i.total_pixel_matrix_columns DESC, i.id LIMIT 1) "
+            "WHERE id = ? AND number_of_instances > 0",
+            series,
+        )
+
+
+def _modalities(core: Core, study: int) -> None:
+    found = execute(core, "SELECT DISTINCT modality FROM series WHERE study_id = ?", study).fetchall()
+    joined = "\\".join(sorted(row[0] for row in found if row[0]))
+    execute(core, "UPDATE study SET modalities = ? WHERE id = ?", joined, study)

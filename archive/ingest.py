@@ -28,7 +28,7 @@ from archive.errors import (
     StudyMismatch,
 )
 from archive.files import OpenFile
-from archive.indexing import MissingBlob, index_record, keep_pixel_digest, remove_instance
+from archive.indexing import MissingBlob, execute, extracts, index_record, keep_pixel_digest, remove_instance
 from archive.journal import Target, encode_entry, new_entry
 from archive.part10.digest import pixel_digest
 from archive.part10.frame_table import FrameTable, Range
@@ -165,13 +165,16 @@ def _try_store(
         )
         core.storage.put_bytes(entry.key, encode_entry(entry))
 
+    found = extracts(record, [item.dataset for item in keep])
+
     def commit() -> None:
         for row in replaced:
             remove_instance(core, row, tombstone=False, time=now)
         for item in keep:
-            if find_row(core, item.recorded.sop_instance_uid) is not None:
+            uid = item.recorded.sop_instance_uid
+            if execute(core, "SELECT 1 FROM instance WHERE sop_instance_uid = ?", uid).fetchone():
                 raise _Again
-        index_record(core, key, record, [i.dataset for i in keep], now)
+        index_record(core, key, record, found, now)
         for item in keep:
             uid = item.recorded.sop_instance_uid
             core.add_change(

@@ -20,7 +20,7 @@ from archive.audit import (
 )
 from archive.core import LEASE_S, Core
 from archive.errors import ArchiveError, Damaged, NotAllowed
-from archive.indexing import MissingBlob, add_revision, index_record, remove_instance
+from archive.indexing import MissingBlob, add_revision, extracts, index_record, remove_instance
 from archive.journal import Entry, decode_entry
 from archive.part10.errors import Part10Error
 from archive.part10.frame_table import FrameTable
@@ -250,9 +250,10 @@ def _pending(core: Core, key: str, journal: _Journal) -> tuple[Record, list[Data
 
 def _complete(core: Core, key: str, record: Record, datasets: list[Dataset]) -> bool:
     """Index a durable record that no commit followed; False if a blob of it is missing."""
+    found = extracts(record, datasets)
 
     def commit() -> None:
-        index_record(core, key, record, datasets, datetime.fromisoformat(record.time))
+        index_record(core, key, record, found, datetime.fromisoformat(record.time))
         for item in record.instances:
             core.add_change(
                 "stored", item.study_instance_uid, item.series_instance_uid, item.sop_instance_uid
@@ -340,7 +341,8 @@ def reindex(core: Core, *, principal: Principal, scope: Scope) -> int:
         pending = _pending(core, key, journal)
         if pending is not None:
             record, datasets = pending
-            core.index.write(partial(index_record, core, key, record, datasets, datetime.fromisoformat(time)))
+            found = extracts(record, datasets)
+            core.index.write(partial(index_record, core, key, record, found, datetime.fromisoformat(time)))
             stored += len(datasets)
         _tombstones(core, key, journal)
     for entry in journal.entries:
