@@ -48,7 +48,11 @@ async function load({ quiet = false } = {}) {
   const { signal } = running;
   if (!quiet) {
     table.setAttribute("aria-busy", "true");
-    if (!loaded) showSkeleton();
+    if (!loaded) {
+      $("#empty").hidden = true;
+      table.hidden = false;
+      showSkeleton();
+    }
   }
   try {
     const wanted = quiet ? Math.min(MAX_REFRESH, Math.max(PAGE, shown.size)) : PAGE;
@@ -59,7 +63,13 @@ async function load({ quiet = false } = {}) {
     if (isAbort(error) || signal.aborted) return;
     if (!loaded) rows.replaceChildren();
     banner(banners, "list", messageOf(error), { action: "Try again", onAction: () => void load() });
-    if (!loaded) count.textContent = "";
+    if (!loaded) {
+      count.textContent = "";
+      table.hidden = true;
+      $("#empty").hidden = false;
+      $("#empty-title").textContent = "The list is not available";
+      $("#empty-text").textContent = "It is shown as soon as the server can be reached again.";
+    }
   } finally {
     if (!signal.aborted) table.setAttribute("aria-busy", "false");
   }

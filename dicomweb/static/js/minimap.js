@@ -103,7 +103,9 @@ export class MiniMap {
     const factor = this.canvas.width / columns;
     const points = corners.map(([x, y]) => [x * factor, -y * factor]);
     const inside = points.some(([x, y]) => x > 1 && y > 1 && x < this.canvas.width - 1 && y < this.canvas.height - 1);
-    if (!inside) return; // the whole slide is in view
+    // with the whole slide in view there is nothing to find, and the map would hide tissue
+    this.canvas.parentElement?.classList.toggle("idle", !inside);
+    if (!inside) return;
     const trace = () => {
       context.beginPath();
       points.forEach(([x, y], index) => (index ? context.lineTo(x, y) : context.moveTo(x, y)));

@@ -378,10 +378,11 @@ $("#label-rotate").addEventListener("click", () => pictures?.label.rotate());
 $("#message-retry").addEventListener("click", () => void open());
 // back to the list as it was left: search and scroll position are the browser's to restore
 $("#back").addEventListener("click", (event) => {
-  if (document.referrer && history.length > 1 && new URL(document.referrer).origin === location.origin) {
-    event.preventDefault();
-    history.back();
-  }
+  if (!document.referrer || history.length < 2) return;
+  const from = new URL(document.referrer);
+  if (from.origin !== location.origin || from.pathname === location.pathname) return; // came from another slide
+  event.preventDefault();
+  history.back();
 });
 
 void open();

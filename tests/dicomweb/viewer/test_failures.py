@@ -88,7 +88,8 @@ def test_tiles_panned_away_are_aborted_and_come_when_wanted_again(page: Page, se
     expect(page.locator("#banners .banner")).to_have_count(0)
 
     page.unroute(pattern)
-    page.evaluate("location.hash = '#x=700&y=700&z=1&r=0'")
+    with page.expect_response(lambda response: f"/{finest}/frames/" in response.url and response.ok):
+        page.evaluate("location.hash = '#x=700&y=700&z=1&r=0'")
     wait_for_tiles(page)
     part = server.pixels[700 - 90 : 700 + 90, 700 - 90 : 700 + 90].astype(int)
     assert np.abs(shown(page) - part).mean() < 5

@@ -4,6 +4,7 @@
 import base64
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -130,9 +131,16 @@ def test_a_profile_of_any_size_is_found_in_the_spliced_jpeg(page: Page, size: in
         },
     )
 
-    image = Image.open(io.BytesIO(base64.b64decode(str(encoded))))
+    made = base64.b64decode(str(encoded))
+    parts = [made[at + 12 : at + 14] for at in positions_of(made, b"ICC_PROFILE\0")]
+    image = Image.open(io.BytesIO(made))
+    assert parts == [bytes((number, len(parts))) for number in range(1, len(parts) + 1)]
     assert image.info["icc_profile"] == profile
     assert np.abs(np.asarray(image)[0, 0].astype(int) - (200, 61, 120)).max() < 4
+
+
+def positions_of(data: bytes, wanted: bytes) -> list[int]:
+    return [match.start() for match in re.finditer(re.escape(wanted), data)]
 
 
 @pytest.mark.parametrize(

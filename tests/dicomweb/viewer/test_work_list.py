@@ -143,3 +143,14 @@ def test_a_long_list_goes_on_while_scrolling(page: Page, server: Server):
 
     expect(page.locator("#rows tr")).to_have_count(75)
     expect(page.locator("#count")).to_have_text("75 in the archive")
+
+
+def test_the_way_back_keeps_the_search(page: Page, server: Server, slide: Slide):
+    page.goto("?search=S26-0001")
+    page.get_by_role("link", name="Open slide S26-0001-A").click()
+    expect(page.locator("#stage")).to_have_attribute("data-state", "ready")
+
+    page.get_by_role("link", name="Back to the list of slides").click()
+
+    expect(page.locator("#search")).to_have_value("S26-0001")
+    expect(page.locator("#rows tr")).to_have_count(1)
