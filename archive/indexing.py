@@ -19,6 +19,7 @@ from archive.index import attributes
 from archive.index.attributes import AttributeRow
 from archive.journal import Revision
 from archive.part10.digest import content_digest
+from archive.prepare import Described
 from archive.record import BlobRef, Record, RecordedInstance, RecordedOriginal, blob_key
 from archive.rows import Row, microseconds
 
@@ -306,10 +307,12 @@ def remove_instance(core: Core, row: Row, *, tombstone: bool, time: datetime, re
 
 
 def add_revision(
-    core: Core, row: Row, revision: Revision, dataset: Dataset, *, reason: str, time: datetime
+    core: Core, row: Row, revision: Revision, described: Described, *, reason: str, time: datetime
 ) -> None:
     """A new current header of an instance; columns and matching keys follow it."""
     models = core.index.models
+    dataset = described.dataset
+    large = {**bulk_digests(core, row), **described.large}
     key = blob_key(revision.blob.digest)
     places = {
         "record_key": key,
@@ -323,7 +326,7 @@ def add_revision(
         instance=row.id,
         revision=revision.revision,
         digest=revision.digest,
-        dataset_digest=content_digest(dataset, b"", bulk_digests(core, row)),
+        dataset_digest=content_digest(dataset, b"", large),
         reason=reason,
         time=microseconds(time),
         bulk=bulk,

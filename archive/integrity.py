@@ -3,14 +3,12 @@
 
 import dataclasses
 import hashlib
-import io
 import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from archive.access import Action, Principal, Scope
@@ -22,9 +20,12 @@ from archive.core import LEASE_S, Core
 from archive.errors import ArchiveError, Damaged, NotAllowed
 from archive.indexing import MissingBlob, add_revision, extracts, index_record, remove_instance
 from archive.journal import Entry, decode_entry
+from archive.part10.dataset import read_header
 from archive.part10.errors import Part10Error
 from archive.part10.frame_table import FrameTable
+from archive.prepare import describe_header
 from archive.record import Record, blob_key, made_base_digest, read_record, record_key
+from archive.retrieve import bulk_values
 from archive.rows import Row, all_rows, find_row, microseconds
 from archive.values import Finding
 
@@ -270,7 +271,7 @@ def _complete(core: Core, key: str, record: Record, datasets: list[Dataset]) -> 
 
 
 def _dataset(header: bytes) -> Dataset:
-    return dcmread(io.BytesIO(header), force=True)
+    return read_header(header)
 
 
 def _unknown_records(core: Core) -> Iterator[str]:
@@ -300,8 +301,8 @@ def apply_entry(core: Core, entry: Entry) -> bool:
         row = find_row(core, revision.target.sop_instance_uid)
         if row is not None and row.record_key == revision.target.record and row.revision < revision.revision:
             with core.storage.open(blob_key(revision.blob.digest)) as file:
-                dataset = _dataset(file.pread(0, revision.header_length))
-            revisions.append((row, revision, dataset))
+                header = file.pread(0, revision.header_length)
+            revisions.append((row, revision, describe_header(header, core.limits.parse, bulk_values(row))))
     if not rows and not revisions:
         return False
 
@@ -314,8 +315,8 @@ def apply_entry(core: Core, entry: Entry) -> bool:
                 core.add_change(
                     "deleted", row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid
                 )
-        for row, revision, dataset in revisions:
-            add_revision(core, row, revision, dataset, reason=entry.reason, time=entry.time)
+        for row, revision, described in revisions:
+            add_revision(core, row, revision, described, reason=entry.reason, time=entry.time)
             core.add_change(
                 "corrected", row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid
             )

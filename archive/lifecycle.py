@@ -2,7 +2,6 @@
 """Deleting and correcting: journal first, then one transaction (DESIGN 4)."""
 
 import copy
-import gzip
 import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +21,15 @@ from archive.ingest import put_blob
 from archive.journal import Entry, Revision, Target, encode_entry, new_entry
 from archive.part10.encode import encode_header
 from archive.part10.frame_table import FrameTable
-from archive.part10.json_model import to_json
+from archive.part10.recode import recode_to_utf8
 from archive.part10.stream import Part10Stream
+from archive.prepare import Described, describe_header
 from archive.record import BlobRef
 from archive.retrieve import bulk_values
 from archive.rows import Row, live_siblings, rows_below
 
 IMPLEMENTATION_VERSION = "COVERSLIP_1"
+UTF_8 = "ISO_IR 192"
 _UNCHANGEABLE = {
     "SOPInstanceUID",
     "SOPClassUID",
@@ -111,7 +112,7 @@ def correct(
     if not rows:
         raise NoSuchStudy(study)
     now = core.clock()
-    revisions: list[tuple[Row, Revision, Dataset]] = []
+    revisions: list[tuple[Row, Revision, Described]] = []
     for row in rows:
         key, offset, length = row.header
         dataset = dcmread(io.BytesIO(core.files.get(key).pread(offset, length)), force=True)
@@ -119,10 +120,10 @@ def correct(
         header = encode_header(
             revised, row.transfer_syntax_uid, implementation_version=IMPLEMENTATION_VERSION
         )
-        json = gzip.compress(to_json(revised, bulk_values(row)), 6, mtime=0)
+        described = describe_header(header, core.limits.parse, bulk_values(row))
         record = core.files.get(row.record_key)
         frames = FrameTable.open(record.fileno(), *row.table) if row.table[1] else None
-        data = header + json
+        data = header + described.json
         ref = BlobRef(hashlib.sha256(data).digest(), len(data))
         put_blob(core, ref, data)
         revision = Revision(
@@ -131,14 +132,14 @@ def correct(
             ref,
             len(header),
             hashlib.sha256(header).digest(),
-            Part10Stream(header, row.transfer_syntax_uid, frames, bulk_values(row)).length,
+            Part10Stream(header, row.transfer_syntax_uid, frames, row.bulk).length,
         )
-        revisions.append((row, revision, revised))
+        revisions.append((row, revision, described))
     entry = new_entry("correct", principal.actor, reason, revisions=[r for _, r, _ in revisions], time=now)
 
     def commit() -> None:
-        for row, revision, dataset in revisions:
-            add_revision(core, row, revision, dataset, reason=reason, time=now)
+        for row, revision, described in revisions:
+            add_revision(core, row, revision, described, reason=reason, time=now)
             core.add_change(
                 "corrected", row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid
             )
@@ -188,14 +189,15 @@ def _check_patch(patch: Mapping[str, object]) -> None:
 def revise(dataset: Dataset, patch: Mapping[str, object], actor: str, reason: str, now: datetime) -> Dataset:
     """The data set with ``patch`` applied, in ISO_IR 192, the prior values in
     OriginalAttributesSequence (PS3.3 C.12.1.1.9: of a sequence, the whole prior one)."""
-    dataset.decode()
+    if dataset.get("SpecificCharacterSet") != UTF_8:
+        dataset = recode_to_utf8(dataset)
     prior = Dataset()
     for keyword in sorted(patch):
         if keyword in dataset:
             prior[keyword] = copy.deepcopy(dataset[keyword])
     for keyword, value in patch.items():
         _assign(dataset, keyword, value)
-    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SpecificCharacterSet = UTF_8
     stamp = now.strftime("%Y%m%d%H%M%S.%f") + "+0000"
     item = Dataset()
     item.SourceOfPreviousValues = None

@@ -132,6 +132,7 @@ def made(instance: NewInstance, spool: Spool, budget: ParseBudget) -> Prepared:
     _check(scanned)
     table = FrameTable.from_bytes(instance.frame_table)  # refuses a broken one before it is kept
     stream = Part10Stream(instance.header, scanned.transfer_syntax_uid, table, ())
+    described = describe_header(instance.header, budget)
     blobs = [_reference(blob) for blob in instance.blobs]
     refs = tuple(ref for ref, _ in blobs)
     recorded = RecordedInstance(
@@ -147,16 +148,37 @@ def made(instance: NewInstance, spool: Spool, budget: ParseBudget) -> Prepared:
         received=None,
         blobs=refs,
         bulk=(),
-        dataset_digest=content_digest(scanned.dataset, b"", {}),
+        dataset_digest=content_digest(scanned.dataset, b"", described.large),
         pixel_digest=None,
     )
     sections = Sections(
         instance.header,
-        gzip.compress(to_json(scanned.dataset, ()), 6, mtime=0),
+        described.json,
         instance.frame_table,
         instance.absent_tiles,
     )
     return Prepared(recorded, sections, scanned.dataset, blobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What is kept of header bytes besides themselves. ``json`` is gzip'd; ``large``:
+    path -> SHA-256 of values above 64 KiB that the header holds itself, as ours do."""
+
+    dataset: Dataset
+    json: bytes
+    large: dict[str, bytes]
+
+
+def describe_header(header: bytes, budget: ParseBudget, bulk: Sequence[BulkValue] = ()) -> Described:
+    """Data set, JSON and digests of header bytes; ``bulk`` are the instance's values that
+    lie elsewhere. Raises Unreadable."""
+    scanned = scan_header(header, budget)
+    return Described(
+        scanned.dataset,
+        gzip.compress(to_json(scanned.dataset, [*scanned.bulk, *bulk]), 6, mtime=0),
+        {b.path: hashlib.sha256(header[b.offset : b.offset + b.length]).digest() for b in scanned.bulk},
+    )
 
 
 def scan_header(header: bytes, budget: ParseBudget) -> ScannedFile:
@@ -176,9 +198,10 @@ def _reference(blob: NewBlob) -> tuple[BlobRef, StagedFile | bytes]:
 def stream_of(
     header: bytes, table: bytes, transfer_syntax_uid: str, bulk: Sequence[BulkValue]
 ) -> Part10Stream:
-    """The made stream of a header over blobs; pixel data come from the table."""
+    """The made stream of a header over blobs; frames come from the table, the pixel data's
+    tag and VR from its bulk value."""
     frames = FrameTable.from_bytes(table) if table else None
-    return Part10Stream(header, transfer_syntax_uid, frames, [b for b in bulk if not b.is_pixel_data])
+    return Part10Stream(header, transfer_syntax_uid, frames, bulk)
 
 
 def has_preamble(path: Path) -> bool:

@@ -213,7 +213,7 @@ class Retriever:
         if not self.can_open(handle.instance, transfer_syntax_uid, scope=EVERYTHING):
             raise CannotTranscode(f"instances of {row.transfer_syntax_uid} cannot be given so")
         if table is None or row.transfer_syntax_uid in NATIVE:
-            plan = Part10Stream(self.header(handle), transfer_syntax_uid, table, bulk_values(row))
+            plan = Part10Stream(self.header(handle), transfer_syntax_uid, table, row.bulk)
             return ByteStream(plan.length, _pieces(plan, handle), "application/dicom")
         codec, pixels, kept = self._core.codec, self.pixels(handle), table
         assert codec is not None
@@ -235,7 +235,7 @@ class Retriever:
             blob = handle.blobs[0]
             return ByteStream(blob.size, blob.chunks(0, blob.size), "application/dicom", etag)
         header = self._section(row, row.base_header if base else row.header)
-        plan = Part10Stream(header, row.transfer_syntax_uid, handle.table, bulk_values(row))
+        plan = Part10Stream(header, row.transfer_syntax_uid, handle.table, row.bulk)
         return ByteStream(plan.length, _pieces(plan, handle), "application/dicom", etag)
 
     def metadata(self, instance: Instance, *, principal: Principal, scope: Scope) -> bytes:

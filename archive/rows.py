@@ -152,13 +152,12 @@ def study_visible(core: Core, dataset: Dataset, scope: Scope, row: Row | None = 
 def find_row(core: Core, sop: str) -> Row | None:
     """The instance with this SOP Instance UID, whoever asks."""
     with core.index.read():
-        return next(iter(_rows(core, core.index.models.Instance.sop_instance_uid == sop, 1)), None)
+        return next(iter(_rows(core, "i.sop_instance_uid = ?", (sop,), 1)), None)
 
 
 def rows_below(core: Core, study: str, series: str, scope: Scope) -> Iterator[list[Row]]:
     """Pages of a study's (or series') instances that ``scope`` sees, by series and
     instance number; no cursor outlives a page."""
-    models = core.index.models
     with core.index.read() as database:
         found = database.execute_sql(
             _sql(
@@ -174,61 +173,65 @@ def rows_below(core: Core, study: str, series: str, scope: Scope) -> Iterator[li
     for start in range(0, len(ids), PAGE_ROWS):
         page = ids[start : start + PAGE_ROWS]
         with core.index.read():
-            by_id = {row.id: row for row in _rows(core, models.Instance.id.in_(page), PAGE_ROWS)}
+            by_id = {row.id: row for row in _rows(core, f"i.id IN ({_marks(page)})", page, PAGE_ROWS)}
         yield [by_id[i] for i in page if i in by_id]
 
 
 def rows_of_original(core: Core, digest: bytes, scope: Scope) -> list[Row]:
     """What an original became, if ``scope`` sees it."""
-    models = core.index.models
+    condition = "i.original_id = (SELECT id FROM original WHERE digest = ?)"
     with core.index.read():
-        original = models.Original.get_or_none(models.Original.digest == digest)
-        rows = (
-            [] if original is None else list(_rows(core, models.Instance.original == original.id, PAGE_ROWS))
-        )
+        rows = list(_rows(core, condition, (digest,), PAGE_ROWS))
     return [row for row in rows if scope.is_everything or visible(core, row.study_id, scope)]
 
 
 def all_rows(core: Core) -> Iterator[Row]:
     """Every instance, by id, in pages; for integrity checks."""
-    models, last = core.index.models, 0
+    last = 0
     while True:
         with core.index.read():
-            page = list(_rows(core, models.Instance.id > last, PAGE_ROWS))
+            page = list(_rows(core, "i.id > ?", (last,), PAGE_ROWS))
         if not page:
             return
         yield from page
         last = page[-1].id
 
 
-def _rows(core: Core, condition: Any, limit: int) -> Iterator[Row]:
-    models = core.index.models
-    instance, study, series = models.Instance, models.Study, models.Series
-    found = list(
-        instance.select(instance, study.study_instance_uid, series.series_instance_uid)
-        .join(study, on=(instance.study == study.id))
-        .switch(instance)
-        .join(series, on=(instance.series == series.id))
-        .where(condition)
-        .order_by(instance.id)
-        .limit(limit)
-        .dicts()
-    )
+_SELECT = (
+    "SELECT i.*, study.study_instance_uid, s.series_instance_uid FROM instance i "
+    "JOIN study ON study.id = i.study_id JOIN series s ON s.id = i.series_id "
+    "WHERE {condition} ORDER BY i.id LIMIT {limit}"
+)
+_BLOBS = (
+    "SELECT l.instance_id, b.digest FROM instance_blob l JOIN blob b ON b.id = l.blob_id "
+    "WHERE l.instance_id IN ({marks}) ORDER BY l.instance_id, l.position"
+)
+_REVISIONS = "SELECT * FROM header_revision WHERE instance_id IN ({marks}) ORDER BY instance_id, revision"
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _dicts(core: Core, text: str, parameters: Sequence[object]) -> list[dict[str, Any]]:
+    cursor = core.index.database.execute_sql(_sql(core, text), tuple(parameters))
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+
+
+def _rows(core: Core, condition: str, parameters: Sequence[object], limit: int) -> Iterator[Row]:
+    """In plain SQL: this is asked for every instance that comes, and for each one that is
+    opened the first time."""
+    found = _dicts(core, _SELECT.format(condition=condition, limit=limit), parameters)
+    if not found:
+        return
     ids = [r["id"] for r in found]
     blobs: dict[int, list[str]] = {i: [] for i in ids}
-    links, blob = models.InstanceBlob, models.Blob
-    for link in (
-        links.select(links.instance, blob.digest)
-        .join(blob, on=(links.blob == blob.id))
-        .where(links.instance.in_(ids))
-        .order_by(links.instance, links.position)
-        .dicts()
-    ):
-        blobs[link["instance"]].append(blob_key(bytes(link["digest"])))
     revisions: dict[int, list[Mapping[str, Any]]] = {i: [] for i in ids}
-    header = models.HeaderRevision
-    for r in header.select().where(header.instance.in_(ids)).order_by(header.revision).dicts():
-        revisions[r["instance"]].append(r)
+    for link in _dicts(core, _BLOBS.format(marks=_marks(ids)), ids):
+        blobs[link["instance_id"]].append(blob_key(bytes(link["digest"])))
+    for revision in _dicts(core, _REVISIONS.format(marks=_marks(ids)), ids):
+        revisions[revision["instance_id"]].append(revision)
     for r in found:
         yield _row(r, blobs[r["id"]], revisions[r["id"]])
 
@@ -242,9 +245,9 @@ def _row(r: Mapping[str, Any], blobs: Sequence[str], revisions: Sequence[Mapping
         sop_instance_uid=r["sop_instance_uid"],
         sop_class_uid=r["sop_class_uid"],
         transfer_syntax_uid=r["transfer_syntax_uid"],
-        study_id=r["study"],
-        series_id=r["series"],
-        original_id=r["original"],
+        study_id=r["study_id"],
+        series_id=r["series_id"],
+        original_id=r["original_id"],
         base={"born": "made", "bare": "bare"}.get(r["origin"], "file"),
         record_key=r["base_record_key"],
         header=(r["record_key"], r["header_offset"], r["header_length"]),

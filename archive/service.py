@@ -151,6 +151,11 @@ class Archive:
         """What an original with this digest became earlier; [] if it is new."""
         return ingest.original_of(self._core, digest, principal=principal, scope=scope)
 
+    def refused(self, reason: str, *, principal: Principal, scope: Scope) -> None:
+        """An edge turned somebody away before any verb: leave a trace of it (110113),
+        rate-limited by actor and reason. ``reason`` holds no value of a patient."""
+        self._core.refuse(principal, reason)
+
     # ---- finding ---------------------------------------------------------------
 
     def find(self, query: Query, *, principal: Principal, scope: Scope) -> Page:

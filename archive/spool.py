@@ -314,7 +314,8 @@ def _copy(
         follower = _Follower(target)
         copied = flushed = 0
         try:
-            while step := _copy_step(source, target, copied):
+            # One byte more than was there is enough to see that the file grows.
+            while copied <= size_hint and (step := _copy_step(source, target, copied)):
                 copied += step
                 follower.advance(copied)
                 if copied - flushed >= _FLUSH_BYTES:

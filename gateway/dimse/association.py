@@ -56,6 +56,7 @@ class Negotiator(ACSE):  # type: ignore[misc]
                 association.peer_address,
                 *rejection,
             )
+            evt.trigger(association, evt.EVT_REJECTED, {})  # audited before the peer knows
             self.send_reject(*rejection)
             association.kill()
             return

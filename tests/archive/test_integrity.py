@@ -75,7 +75,7 @@ def filled(archive: Archive) -> None:
 def test_reindex_gives_the_index_that_was_there(archive: Archive) -> None:
     filled(archive)
     before = contents(archive)
-    assert [len(rows) > 0 for rows in before.values() if rows] and len(before["Instance"]) == 4
+    assert len(before["Instance"]) == 4
     assert archive.reindex(**ASK) == 4
     assert contents(archive) == before
     assert list(archive.verify(**ASK)) == []

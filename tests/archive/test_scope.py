@@ -19,8 +19,8 @@ from tests.support.instances import make_instance
 STRANGER = {"principal": Principal("stranger", "dicomweb"), "scope": NOTHING}
 # Verbs without a scope: what the process itself does, never on behalf of somebody.
 INTERNAL = {
-    "stage", "stage_copy", "spool_path", "adopt", "claim", "report", "finish", "fail", "watched", "note_watched",
-    "recover", "fold_access", "ready", "statistics", "close",
+    "stage", "stage_copy", "spool_path", "adopt", "claim", "report", "finish", "fail", "watched",
+    "note_watched", "recover", "fold_access", "ready", "statistics", "close",
 }  # fmt: skip
 
 
@@ -77,6 +77,7 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "jobs": lambda: archive.jobs(**STRANGER),
         "quarantine": lambda: archive.quarantine(staged(), "n", "r", source="s", **STRANGER),
         "quarantined": lambda: archive.quarantined(**STRANGER),
+        "refused": lambda: archive.refused("unknown peer", **STRANGER) or [],
         "verify": lambda: list(archive.verify(**STRANGER)),
         "reindex": lambda: archive.reindex(**STRANGER),
         "collect_garbage": lambda: archive.collect_garbage(**STRANGER),

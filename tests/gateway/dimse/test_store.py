@@ -297,6 +297,11 @@ def test_a_known_title_from_another_network_is_rejected(archive: Archive) -> Non
     settings = DimseSettings(peers=(Peer(CALLING, ("10.0.0.0/8",)),))
     with running(archive, settings) as scp, associated(scp.port) as association:
         assert association.is_rejected
+    index = archive._core.index
+    with index.read():
+        events = [(e.code, e.via, e.outcome) for e in index.models.AuditEvent.select()]
+    assert events == [("110113", "dimse", "4")]
+
 
 
 def test_what_was_sent_is_stored_under_the_name_of_the_peer(archive: Archive) -> None:
