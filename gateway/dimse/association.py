@@ -20,6 +20,7 @@ from archive.access import Principal
 from gateway.dimse.admission import Connection
 from gateway.dimse.negotiation import ACCEPTED, negotiate
 from gateway.dimse.pdu import PduRefused
+from gateway.dimse.rejected import audit_rejection
 from gateway.dimse.store import Reception
 from gateway.dimse.upper_layer import DataTransfer, UpperLayer
 
@@ -56,7 +57,8 @@ class Negotiator(ACSE):  # type: ignore[misc]
                 association.peer_address,
                 *rejection,
             )
-            evt.trigger(association, evt.EVT_REJECTED, {})  # audited before the peer knows
+            # Audited before the peer knows.
+            audit_rejection(association._server.archive, request.calling_ae_title, association.peer_address)
             self.send_reject(*rejection)
             association.kill()
             return

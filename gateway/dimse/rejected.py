@@ -4,8 +4,6 @@
 import logging
 from typing import TYPE_CHECKING
 
-from pynetdicom.events import Event
-
 from archive.access import NOTHING, Principal
 from archive.errors import ArchiveError
 
@@ -15,12 +13,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def on_rejected(event: Event, archive: "Archive") -> None:
-    """Audit a rejected association; it is told so afterwards. Never raises."""
-    association = event.assoc
-    title = "".join(c for c in str(association.requestor.ae_title) if c.isprintable())[:16]
-    peer = Principal(title, "dimse", association.peer_address)
+def audit_rejection(archive: "Archive", calling_ae_title: str, address: str) -> None:
+    """Audit a rejected association. Never raises: the peer must be told in any case."""
+    title = "".join(c for c in calling_ae_title.strip() if c.isprintable())[:16]
     try:
-        archive.refused("association rejected", principal=peer, scope=NOTHING)
+        archive.refused("association rejected", principal=Principal(title, "dimse", address), scope=NOTHING)
     except ArchiveError:
         log.error("the rejection of an association could not be audited", exc_info=True)

@@ -21,7 +21,6 @@ from gateway.dimse.admission import Admission
 from gateway.dimse.association import PeerAssociation
 from gateway.dimse.echo import on_c_echo
 from gateway.dimse.peers import PeerTable
-from gateway.dimse.rejected import on_rejected
 from gateway.dimse.store import Reception, on_c_store
 from gateway.dimse.upper_layer import DeadlineSocket
 from gateway.settings import DimseSettings
@@ -70,7 +69,6 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
         )
         self.bind(evt.EVT_C_ECHO, on_c_echo)
         self.bind(evt.EVT_C_STORE, on_c_store, [archive])
-        self.bind(evt.EVT_REJECTED, on_rejected, [archive])
 
     def server_bind(self) -> None:
         """Take the inherited socket in place of the one that TCPServer made."""
