@@ -98,6 +98,9 @@ def test_keys_move_zoom_and_turn_the_slide(page: Page, slide: Slide):
     page.keyboard.press("r")
     wait_for_link(page, "r === 90")
     expect(page.locator("#angle")).to_have_text("90°")
+    turned = place(page)
+    page.keyboard.press("ArrowRight")  # the slide's upper edge is on the right now
+    wait_for_link(page, f"y < {turned['y'] - 60} && Math.abs(x - {turned['x']}) < 2")
     page.keyboard.press("Shift+R")
     wait_for_link(page, "r === 0")
     page.keyboard.press("0")
