@@ -30,6 +30,11 @@ class StallingPool:
             self._work.append(work)
             self._staff()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether work waits for a thread."""
+        return bool(self._work)
+
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:
         """While inside, the calling thread of the pool does not count as working."""

@@ -30,7 +30,8 @@ from gateway.stalling_pool import StallingPool
 HEAD_BYTES = 64 << 10
 HEAD_END = b"\r\n\r\n"
 PATIENCE_MS = 20  # a wait that is shorter is not worth another thread
-ACCEPTS_AT_ONCE = 16
+LINGER_MS = 2  # how long a thread waits for its client's next request
+SPARE_CONNECTIONS = 4
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -106,26 +107,31 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
     # -- connections -----------------------------------------------------------------
 
     def accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
-            try:
-                accepted, client = listener.accept()
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EMFILE, errno.ENFILE):
-                    raise
-                return
-            address = client[0]
-            if self._per_address[address] >= self.settings.connections_per_address and not any(
-                plain_address(address) in network for network in self._trusted
-            ):
-                accepted.close()
-                continue
-            if self.nr_conns >= self.worker_connections - ACCEPTS_AT_ONCE:
-                self._close_longest_idle()
-            self.nr_conns += 1
-            self._per_address[address] += 1
-            sock = ClientSocket(fileno=accepted.detach())
-            sock.pool, sock.timeout_s = self.tpool, self.settings.transfer_timeout_s
-            self._await_head(Connection(self.cfg, sock, client, listener.getsockname()))
+        """One connection at a time, so that the processes share them."""
+        self._accept_one(listener)
+
+    def _accept_one(self, listener: socket.socket) -> bool:
+        """False when nobody waits."""
+        try:
+            accepted, client = listener.accept()
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EMFILE, errno.ENFILE):
+                raise
+            return error.errno == errno.ECONNABORTED
+        address = client[0]
+        if self._per_address[address] >= self.settings.connections_per_address and not any(
+            plain_address(address) in network for network in self._trusted
+        ):
+            accepted.close()
+            return True
+        if self.nr_conns >= self.worker_connections - SPARE_CONNECTIONS:
+            self._close_longest_idle()
+        self.nr_conns += 1
+        self._per_address[address] += 1
+        sock = ClientSocket(fileno=accepted.detach())
+        sock.pool, sock.timeout_s = self.tpool, self.settings.transfer_timeout_s
+        self._await_head(Connection(self.cfg, sock, client, listener.getsockname()))
+        return True
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """When stopping: take those who have connected already, then close the listeners
@@ -133,7 +139,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         super().set_accept_enabled(enabled)
         if not enabled and not self.alive:
             for listener in self.sockets:
-                self.accept(listener)
+                while self._accept_one(listener):
+                    pass
                 listener.close()
 
     def _await_head(self, conn: Connection) -> None:
@@ -209,22 +216,44 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         self.tpool.submit(partial(self._work, conn))
 
     def _work(self, conn: Connection) -> None:
-        """In a thread: one request; then back to the loop, or closed here."""
+        """In a thread: one request and those that follow at once; then back to the loop,
+        or closed here."""
         keep = False
         try:
             conn.sock.setblocking(True)
             conn.init()
-            conn.parser.unreader.unread(bytes(conn.head))
-            conn.head.clear()
-            keep = bool(self.handle(conn))
-            if keep:
+            while True:
+                conn.parser.unreader.unread(bytes(conn.head))
+                conn.head.clear()
+                keep = bool(self.handle(conn))
+                if not keep:
+                    break
                 conn.head += conn.parser.unreader.take_buffered()
+                if not (self.alive and self._next_head_is_here(conn)):
+                    break
         except Exception:  # a thread of the pool must go on; what gunicorn foresaw is handled
             self.log.exception("a request ended badly")
             keep = False
         if not keep:
             conn.close(graceful=True)
         self.method_queue.defer(self.finish_request, conn, keep)
+
+    def _next_head_is_here(self, conn: Connection) -> bool:
+        """Whether a whole head comes within moments, and nobody waits for a thread: then
+        the way through the loop, two changes of threads, is saved."""
+        if self.tpool.is_busy:
+            return False
+        if HEAD_END not in conn.head:
+            poll = select.poll()
+            poll.register(conn.sock, select.POLLIN)
+            if not poll.poll(LINGER_MS):
+                return False
+            # What is no whole head, an end included, the loop deals with.
+            with contextlib.suppress(OSError):
+                data = socket.socket.recv(conn.sock, HEAD_BYTES, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+                if HEAD_END in conn.head + data:
+                    conn.head += socket.socket.recv(conn.sock, len(data), socket.MSG_DONTWAIT)
+        return HEAD_END in conn.head
 
     def finish_request(self, conn: Connection, keep: bool) -> None:
         """In the loop: after ``_work``."""
