@@ -30,7 +30,8 @@ NGINX = """
 daemon off; worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
 events {{ worker_connections 256; }}
 http {{ access_log off; sendfile on; keepalive_requests 1000000; client_body_temp_path {folder}/t1;
-  proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3; uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+  proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+  uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
   server {{ listen 127.0.0.1:{port}; root {folder}/www; }} }}
 """
 
@@ -70,7 +71,10 @@ def main() -> int:
         slide = big_svs(folder / "www" / "slide.svs", SIZE_BYTES)
         with open_slide(slide) as opened:
             level = opened.scenes[0].levels[0]
-            offsets, lengths = np.asarray(level.tiles.offsets).ravel(), np.asarray(level.tiles.lengths).ravel()
+            offsets, lengths = (
+                np.asarray(level.tiles.offsets).ravel(),
+                np.asarray(level.tiles.lengths).ravel(),
+            )
         count = len(offsets)
         ranges = ",".join(f'"bytes={o}-{o + n - 1}"' for o, n in zip(offsets, lengths, strict=True))
         by_range = folder / "range.lua"

@@ -47,9 +47,9 @@ def test_every_source_file_names_its_licence() -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()  # fmt: skip
-    lacking = [
-        name
-        for name in tracked
-        if (text := (ROOT / name).read_text()).strip() and "SPDX-License-Identifier: Apache-2.0" not in text[:200]
-    ]
+    lacking = []
+    for name in tracked:
+        text = (ROOT / name).read_text()
+        if text.strip() and "SPDX-License-Identifier: Apache-2.0" not in text[:200]:
+            lacking.append(name)
     assert lacking == []

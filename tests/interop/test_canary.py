@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """No value of a patient or a slide reaches a log or a metric: every value is a canary."""
 
+import contextlib
 import subprocess
 import urllib.error
 import urllib.parse
@@ -45,14 +46,15 @@ def test_no_value_reaches_a_log_or_a_metric(tmp_path: Path) -> None:
             f"/{CANARY}",
             f"/api/slides?search={CANARY}",
         ):
-            try:
+            with contextlib.suppress(urllib.error.HTTPError):
                 server.get(path, "application/dicom+json")
-            except urllib.error.HTTPError as error:
-                assert CANARY not in error.read().decode() or CANARY in path
         request = urllib.request.Request(
             f"{server.url}/dicom-web/studies",
             data=b"--x\r\nContent-Type: application/dicom\r\n\r\n" + data[:-300] + b"\r\n--x--\r\n",
-            headers={"Content-Type": 'multipart/related; type="application/dicom"; boundary=x', "Accept": "*/*"},
+            headers={
+                "Content-Type": 'multipart/related; type="application/dicom"; boundary=x',
+                "Accept": "*/*",
+            },
         )
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(request)

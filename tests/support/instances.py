@@ -4,11 +4,11 @@
 import io
 from collections.abc import Sequence
 
+from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
-from PIL import Image
 
 WSI = "1.2.840.10008.5.1.4.1.1.77.1.6"
 

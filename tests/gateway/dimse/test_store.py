@@ -303,7 +303,6 @@ def test_a_known_title_from_another_network_is_rejected(archive: Archive) -> Non
     assert events == [("110113", "dimse", "4")]
 
 
-
 def test_what_was_sent_is_stored_under_the_name_of_the_peer(archive: Archive) -> None:
     with running(archive) as scp, associated(scp.port) as association:
         status_of(association, instance())
