@@ -171,6 +171,8 @@ class Supervisor:
 
         signal.signal(signal.SIGTERM, on_stop)
         signal.signal(signal.SIGINT, on_stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: the terminal may go
+            signal.signal(signal.SIGHUP, on_stop)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only to wake us
 
     def _listen(self) -> None:

@@ -27,7 +27,7 @@ def command(given: Given, http: str | None, dimse: int | None, demo: bool) -> No
         host = check.host_port(settings.dimse.bind, "dimse.bind")[0] if settings.dimse.bind else "127.0.0.1"
         bind = f"[{host}]:{dimse}" if ":" in host else f"{host}:{dimse}"
         settings = given.settings("supervisor", dimse_bind=bind)
-    # Children run with these very options, and do not look for a coverslip.toml again.
+    # Children read the same file and variables, and get these very options.
     tasks = {"demo": ["demo-data", "--into-archive", *given.arguments()]} if demo else {}
 
     def announce(ports: Mapping[str, int]) -> None:

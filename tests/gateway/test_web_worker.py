@@ -221,7 +221,10 @@ def read_nothing(client: socket.socket, seconds: float) -> None:
 
 
 def test_one_address_cannot_take_all_connections(tmp_path: Path) -> None:
-    with toy(tmp_path, http__connections_per_address=8) as (address, _), ExitStack() as clients:
+    with (
+        toy(tmp_path, http__connections_per_address=8, http__header_timeout_s=60) as (address, _),
+        ExitStack() as clients,
+    ):
         for _ in range(8):
             client = clients.enter_context(socket.create_connection(address, timeout=20))
             client.sendall(b"GET / HTTP/1.1\r\n\r\n")
