@@ -26,7 +26,7 @@ REASONS = {
     "text called svs": "no reader knows",
     "truncated DICOM": "not closed|ends|beyond|truncated|no reader knows|DICOM",
     "DICOM cut in its header": "ends|beyond|truncated|no reader knows|DICOM",
-    "preamble only": "ends|absent|no reader knows|DICOM",
+    "preamble only": "transfer syntax|no reader knows|DICOM",
 }
 
 
