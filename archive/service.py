@@ -87,11 +87,17 @@ class Archive:
         self._writes(size_hint)
         return self._core.spool.stage(size_hint)
 
-    def stage_copy(self, source: Path, progress: Callable[[int], None] | None = None) -> SpoolFile:
+    def stage_copy(
+        self,
+        source: Path,
+        progress: Callable[[int], None] | None = None,
+        meanwhile: Callable[[Path], None] | None = None,
+    ) -> SpoolFile:
         """Copy a file into the spool, hashed beside the copy; ``progress`` gets the bytes
-        copied so far. Raises SourceChanged, Unreadable, StorageFull."""
+        copied so far, ``meanwhile`` the copy's path while it is still being hashed and
+        flushed. Raises SourceChanged, Unreadable, StorageFull."""
         self._writes(0)
-        return self._core.spool.copy(source, progress)
+        return self._core.spool.copy(source, progress, meanwhile)
 
     def spool_path(self) -> Path:
         """A fresh path in the spool, for those that must write a file themselves."""

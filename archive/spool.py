@@ -14,6 +14,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -214,10 +215,17 @@ class Spool:
             raise StorageFailed("the received file cannot be read back")
         return SpoolFile(path, size, digest[0])
 
-    def copy(self, source: Path, progress: Callable[[int], None] | None = None) -> SpoolFile:
+    def copy(
+        self,
+        source: Path,
+        progress: Callable[[int], None] | None = None,
+        meanwhile: Callable[[Path], None] | None = None,
+    ) -> SpoolFile:
         """Copy a file into the spool, hashed beside the copy.
 
-        ``progress`` is called with the bytes copied so far. Raises SourceChanged when
+        ``progress`` is called with the bytes copied so far; ``meanwhile`` with the copy's
+        path once all its bytes are there, beside the rest of hashing and the fsync. What it
+        raises is raised here, and the copy is removed. Raises SourceChanged when
         size or modification time moved meanwhile, Unreadable when it cannot be read.
         """
         try:
@@ -228,7 +236,7 @@ class Spool:
             before = os.fstat(file.fileno())
             path = self.new_path()
             try:
-                digest, size = _copy(file.fileno(), before.st_size, path, progress)
+                digest, size = _copy(file.fileno(), before.st_size, path, progress, meanwhile)
                 after = os.stat(source)
                 if _identity(before) != _identity(after) or size != before.st_size:
                     raise SourceChanged("the file changed while it was copied")
@@ -291,46 +299,59 @@ class _Follower:
         except OSError as error:
             self._failure = error
 
-    def finish(self) -> bytes:
-        """All is written: the digest. Raises OSError if the copy cannot be read back."""
+    def stop(self) -> None:
+        """End the thread: all that was announced is hashed, more will not come."""
         with self._moved:
             self._over = True
             self._moved.notify()
         self._thread.join()
+
+    def finish(self) -> bytes:
+        """All is written: the digest. Raises OSError if the copy cannot be read back."""
+        self.stop()
         if self._failure is not None:
             raise self._failure
         return self._digest.digest()
 
 
 def _copy(
-    source: int, size_hint: int, path: Path, progress: Callable[[int], None] | None
+    source: int,
+    size_hint: int,
+    path: Path,
+    progress: Callable[[int], None] | None,
+    meanwhile: Callable[[Path], None] | None,
 ) -> tuple[bytes, int]:
     """Copy within the kernel where it can; returns SHA-256 and size of the copy, fsynced."""
     with storage_errors():
         target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, target)
         with storage_errors():
             _reserve(target, size_hint)
         follower = _Follower(target)
+        stack.callback(follower.stop)
         copied = flushed = 0
-        try:
-            # One byte more than was there is enough to see that the file grows.
-            while copied <= size_hint and (step := _copy_step(source, target, copied)):
-                copied += step
-                follower.advance(copied)
-                if copied - flushed >= _FLUSH_BYTES:
-                    flushed = copied
-                    start_writeback(target)
-                if progress is not None:
-                    progress(copied)
+        # One byte more than was there is enough to see that the file grows.
+        while copied <= size_hint and (step := _copy_step(source, target, copied)):
+            copied += step
+            follower.advance(copied)
+            if copied - flushed >= _FLUSH_BYTES:
+                flushed = copied
+                start_writeback(target)
+            if progress is not None:
+                progress(copied)
+        with storage_errors():
+            os.ftruncate(target, copied)
+        if meanwhile is None:
             with storage_errors():
-                os.ftruncate(target, copied)
                 os.fsync(target)
-        finally:
-            digest = follower.finish()
-        return digest, copied
-    finally:
-        os.close(target)
+        else:
+            syncing = stack.enter_context(ThreadPoolExecutor(1, "fsync")).submit(os.fsync, target)
+            meanwhile(path)
+            with storage_errors():
+                syncing.result()
+        with storage_errors():
+            return follower.finish(), copied
 
 
 def _copy_step(source: int, target: int, position: int) -> int:

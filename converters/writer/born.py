@@ -7,7 +7,7 @@ strips; tiles without a legal form) is made: decoded and encoded again without l
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,12 +73,36 @@ class DicomInstance:
 
 
 @dataclass(frozen=True, eq=False)
+class Look:
+    """What must be read of a slide before anything is made: every tile's head, and the
+    other images' pixels. It does not need the source's digest, so it can be taken while
+    that is still being computed."""
+
+    surveys: Mapping[tuple[int, int], Survey]  # by scene and level
+    pixels: Mapping[Role, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, eq=False)
 class _Context:
     slide: Slide
     identity: Identity
     names: Names
     scratch: Path | None
     progress: Progress | None
+    look: Look | None
+
+
+def look_at(slide: Slide) -> Look:
+    """Read all tile heads and other images. Raises DamagedSlide, UnsupportedCompression,
+    UnsupportedPixels."""
+    return Look(
+        {
+            (scene.index, level.index): survey(level, slide.sources[level.tiles.source].path)
+            for scene in slide.scenes
+            for level in scene.levels
+        },
+        {image.role: image.read() for image in slide.associated},
+    )
 
 
 def born_instances(
@@ -91,6 +115,7 @@ def born_instances(
     levels: Sequence[int] | None = None,
     associated: bool | None = None,
     progress: Progress | None = None,
+    look: Look | None = None,
 ) -> list[DicomInstance]:
     """All instances of a slide: levels from the coarsest, so that a slide opens early,
     then thumbnail, label and overview.
@@ -100,16 +125,16 @@ def born_instances(
     indexes (0 is the finest) and leaves out the other images, unless ``associated`` says
     otherwise; what is kept is the same as without. Levels that must be recomposed are
     written to files in ``scratch``, by default a new temporary folder, and tell
-    ``progress`` about it. Raises DamagedSlide, MissingPixelSpacing,
-    UnsupportedCompression, UnsupportedPixels.
+    ``progress`` about it. ``look`` is what :func:`look_at` gave, if it was taken
+    already. Raises DamagedSlide, MissingPixelSpacing, UnsupportedCompression, UnsupportedPixels.
     """
     known = metadata or UNKNOWN
     names = Names(secret, source_digest)
-    pixels = {image.role: image.read() for image in slide.associated}
+    pixels = look.pixels if look else {image.role: image.read() for image in slide.associated}
     barcode = ""
     if not (known.barcode or slide.scan.barcode) and Role.LABEL in pixels:
         barcode = read_barcodes(pixels[Role.LABEL])
-    context = _Context(slide, identify(slide, known, names, barcode), names, scratch, progress)
+    context = _Context(slide, identify(slide, known, names, barcode), names, scratch, progress, look)
     number = 0
     wanted: list[tuple[int, Scene, Level]] = []
     for scene in slide.scenes:
@@ -135,7 +160,8 @@ def _spacing(context: _Context, level: Level) -> tuple[float, float] | None:
 
 def _level(context: _Context, scene: Scene, level: Level, number: int) -> DicomInstance:
     path = context.slide.sources[level.tiles.source].path
-    found = survey(level, path)
+    look = context.look
+    found = look.surveys[scene.index, level.index] if look else survey(level, path)
     resampled = ("DERIVED", "PRIMARY", "VOLUME", "RESAMPLED")
     image_type = resampled if level.resampled else ("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
     stream = found.first.codestream

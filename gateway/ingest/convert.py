@@ -13,7 +13,7 @@ import pydicom
 
 from archive.values import NewBlob, NewInstance, NewOriginal, NewSlide, StagedFile
 from converters.slide import Slide, SourceFile
-from converters.writer.born import DicomInstance, born_instances
+from converters.writer.born import DicomInstance, Look, born_instances
 
 _SCRATCH = "convert"
 
@@ -26,14 +26,15 @@ def new_slide(
     secret: bytes,
     scratch: Path,
     adopt: Callable[[Path], StagedFile],
+    look: Look | None = None,
 ) -> NewSlide:
     """What to store for ``slide``, whose only source is ``staged``, called ``name``.
 
     Tiles that are legal in DICOM stay where they are, in the original. What had to be
     made again was written to ``scratch`` and is taken by ``adopt``.
-    Raises the refusals of ``converters``.
+    ``look``: what was read of it already. Raises the refusals of ``converters``.
     """
-    made = born_instances(slide, source_digest=staged.sha256, secret=secret, scratch=scratch)
+    made = born_instances(slide, source_digest=staged.sha256, secret=secret, scratch=scratch, look=look)
 
     def blob(source: SourceFile | bytes | Path) -> NewBlob:
         if isinstance(source, SourceFile):

@@ -7,6 +7,7 @@ becomes DICOM beside or inside of that copy; a file that was taken in before, un
 whatever name, is recognised by its digest and gives what it became then.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from archive.part10.errors import NotPart10, Part10Error
 from archive.part10.meta import read_meta
 from archive.values import Sender, Stored
 from converters.registry import open_slide
+from converters.slide import Slide
+from converters.writer.born import Look, look_at
 from gateway.ingest.convert import new_slide, scratch_folder
-from gateway.ingest.settling import shown
 
 if TYPE_CHECKING:
     from archive.service import Archive
@@ -70,25 +72,31 @@ def ingest_file(
     report = progress or _ignore
     status = path.stat()
     whole = max(status.st_size, 1)
-    staged = archive.stage_copy(path, lambda copied: report(min(copied / whole, 1.0) * _COPIED))
-    try:
-        if is_dicom(staged.path):
+    with contextlib.ExitStack() as stack:
+        looked: list[tuple[Slide, Look]] = []
+
+        def look(copy: Path) -> None:
+            if not is_dicom(copy):
+                slide = stack.enter_context(open_slide(copy, modified=status.st_mtime))
+                looked.append((slide, look_at(slide)))
+
+        staged = archive.stage_copy(path, lambda copied: report(min(copied / whole, 1.0) * _COPIED), look)
+        stack.callback(report, 1.0)
+        stack.callback(staged.path.unlink, missing_ok=True)
+        if not looked:
             stored = [archive.store_file(staged, principal=principal, scope=scope, sender=sender)]
             return Ingested(staged.sha256, stored)
         known = archive.original_of(staged.sha256, principal=principal, scope=scope)
         if known:
             return Ingested(staged.sha256, known)
-        with scratch_folder(staged.path.parent) as scratch:
-            with open_slide(staged.path, modified=status.st_mtime) as slide:
-                new = new_slide(
-                    slide, staged, name=shown(path.name), secret=secret, scratch=scratch, adopt=archive.adopt
-                )
-            report(_COPIED + (1 - _COPIED) / 2)
-            stored = archive.store_slide(new, principal=principal, scope=scope, sender=sender)
-            return Ingested(staged.sha256, stored)
-    finally:
-        staged.path.unlink(missing_ok=True)
-        report(1.0)
+        slide, seen = looked[0]
+        scratch = stack.enter_context(scratch_folder(staged.path.parent))
+        new = new_slide(
+            slide, staged, name=path.name, secret=secret, scratch=scratch, adopt=archive.adopt, look=seen
+        )
+        report(_COPIED + (1 - _COPIED) / 2)
+        stored = archive.store_slide(new, principal=principal, scope=scope, sender=sender)
+        return Ingested(staged.sha256, stored)
 
 
 def is_dicom(path: Path) -> bool:

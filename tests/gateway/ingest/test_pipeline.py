@@ -60,7 +60,7 @@ def test_the_same_bytes_again_give_what_they_became_before(
     make_svs(path)
     first = ingest_path(archive, path, secret=SECRET, sender=SENDER, **ASK)
     os.rename(path, tmp_path / "renamed.svs")
-    monkeypatch.delattr(pipeline, "open_slide")  # nothing is converted again
+    monkeypatch.delattr(pipeline, "new_slide")  # nothing is converted again
     again = ingest_path(archive, tmp_path / "renamed.svs", secret=SECRET, sender=SENDER, **ASK)
     assert {one.sop_instance_uid for one in again} == {one.sop_instance_uid for one in first}
     assert {one.outcome for one in again} == {Outcome.ALREADY}
