@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from converters.codecs.decoders import decode
     from converters.codecs.encoders import blank, encode
 
-__all__ = ["CodecError", "FrameTooLarge", "UnsupportedCodec", "blank", "decode", "encode"]
+__all__ = ["CodecError", "FrameTooLarge", "UnsupportedCodec", "blank", "decode", "encode", "preload"]
 
 _HOME = {
     "decode": "converters.codecs.decoders",
@@ -29,3 +29,9 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def preload() -> None:
+    """Import the codec libraries now: for a thread beside work that waits for the disk."""
+    for home in sorted(set(_HOME.values())):
+        import_module(home)

@@ -8,6 +8,7 @@ whatever name, is recognised by its digest and gives what it became then.
 """
 
 import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from archive.access import Principal, Scope
 from archive.part10.errors import NotPart10, Part10Error
 from archive.part10.meta import read_meta
 from archive.values import Sender, Stored
+from converters.codecs import preload
 from converters.registry import open_slide
 from converters.slide import Slide
 from converters.writer.born import Look, look_at
@@ -80,6 +82,8 @@ def ingest_file(
                 slide = stack.enter_context(open_slide(copy, modified=status.st_mtime))
                 looked.append((slide, look_at(slide)))
 
+        if not is_dicom(path):  # the first slide of a process waits for the codecs otherwise
+            threading.Thread(target=preload, name="preload", daemon=True).start()
         staged = archive.stage_copy(path, lambda copied: report(min(copied / whole, 1.0) * _COPIED), look)
         stack.callback(report, 1.0)
         stack.callback(staged.path.unlink, missing_ok=True)
