@@ -13,6 +13,7 @@ from archive.errors import ArchiveError, BadQuery
 from archive.index.columns import Level, to_json
 from archive.index.query import Query
 from archive.index.text import fold
+from archive.indexing import execute
 from archive.rows import last_change, moment
 from archive.values import Change, Page, SlideSummary
 
@@ -74,7 +75,7 @@ def _position(cursor: str) -> tuple[int, int]:
 _SLIDES = """
 SELECT s.id, s.created, study.study_instance_uid, s.series_instance_uid, s.container_identifier,
        study.patient_name, study.patient_id, study.accession_number, study.study_date, s.modality,
-       s.series_description, s.manufacturer, o.format, s.number_of_instances, s.size_bytes,
+       s.series_description, s.manufacturer, o.format, o.name, s.number_of_instances, s.size_bytes,
        s.total_pixel_matrix_rows, s.total_pixel_matrix_columns, s.unmatched
 FROM series s JOIN study ON study.id = s.study_id LEFT JOIN original o ON o.id = s.original_id
 WHERE ({scope}) {more}
@@ -122,12 +123,13 @@ def _summary(row: Sequence[object]) -> SlideSummary:
         series_description=texts[10],
         manufacturer=texts[11],
         format=texts[12],
-        number_of_instances=int(texts[13]),
-        size_bytes=int(texts[14]),
-        total_pixel_matrix_rows=int(texts[15]),
-        total_pixel_matrix_columns=int(texts[16]),
+        file_name=texts[13],
+        number_of_instances=int(texts[14]),
+        size_bytes=int(texts[15]),
+        total_pixel_matrix_rows=int(texts[16]),
+        total_pixel_matrix_columns=int(texts[17]),
         stored=moment(stored),
-        unmatched=bool(row[17]),
+        unmatched=bool(row[18]),
         cursor=_cursor(stored, int(str(row[0]))),
     )
 
@@ -138,37 +140,20 @@ def _summary(row: Sequence[object]) -> SlideSummary:
 def changes(core: Core, after: int, limit: int, *, principal: Principal, scope: Scope) -> list[Change]:
     """See ``Archive.changes``. A limited scope sees the changes of studies it sees."""
     core.check(principal, Action.SEARCH)
-    model = core.index.models.Change
-    with core.index.read() as database:
-        rows = list(
-            model.select()
-            .where((model.seq > after) & model.seq.is_null(False))
-            .order_by(model.seq)
-            .limit(max(1, min(limit, 10_000)))
+    more, parameters = "", [after, *scope.parameters, max(1, min(limit, 10_000))]
+    if not scope.is_everything:
+        more = (
+            "AND EXISTS (SELECT 1 FROM study WHERE study.study_instance_uid = c.study_instance_uid "
+            f"AND ({scope.sql})) "
         )
-        if not scope.is_everything and rows:
-            mark = "?" if core.index.dialect == "sqlite" else "%s"
-            uids = sorted({row.study_instance_uid for row in rows})
-            seen = {
-                r[0]
-                for r in database.execute_sql(
-                    f"SELECT study_instance_uid FROM study WHERE study_instance_uid IN "
-                    f"({', '.join([mark] * len(uids))}) AND ({scope.sql.replace('?', mark)})",
-                    (*uids, *scope.parameters),
-                ).fetchall()
-            }
-            rows = [row for row in rows if row.study_instance_uid in seen]
-    return [
-        Change(
-            row.seq,
-            moment(row.time),
-            row.action,
-            row.study_instance_uid,
-            row.series_instance_uid,
-            row.sop_instance_uid,
-        )
-        for row in rows
-    ]
+    with core.index.read():
+        rows = execute(
+            core,
+            "SELECT c.seq, c.time, c.action, c.study_instance_uid, c.series_instance_uid, c.sop_instance_uid "
+            f"FROM change c WHERE c.seq > ? {more}ORDER BY c.seq LIMIT ?",
+            *parameters,
+        ).fetchall()
+    return [Change(row[0], moment(row[1]), *row[2:]) for row in rows]
 
 
 def ready(core: Core) -> dict[str, str]:
@@ -183,6 +168,8 @@ def ready(core: Core) -> dict[str, str]:
             checks[name] = "ok" if probe() is not None else "the store is gone"
         except ArchiveError as error:
             checks[name] = str(error)
+    if checks["database"] == "ok" and core.setting("reindexing"):
+        checks["database"] = "the index is being rebuilt"
     free = core.storage.free_bytes()
     enough = free is None or free > core.limits.free_bytes
     checks["disk"] = "ok" if enough else f"only {(free or 0) >> 20} MiB are free"

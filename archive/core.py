@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from archive.access import Action, Policy, Principal
+from archive.access import Action, Policy, Principal, Scope
 from archive.access_log import AccessLog
 from archive.audit import SECURITY_ALERT, AuditRecord, RefusalLimiter
 from archive.errors import NotAllowed
@@ -55,6 +55,13 @@ class Core:
         if not self.policy.allows(principal, action):
             self.refuse(principal, f"not allowed: {action}")
             raise NotAllowed(str(action))
+
+    def operate(self, principal: Principal, scope: Scope, what: str) -> None:
+        """For verbs that touch everything: the right, and the whole scope. NotAllowed."""
+        self.check(principal, Action.OPERATE)
+        if not scope.is_everything:
+            self.refuse(principal, f"{what} from a limited scope")
+            raise NotAllowed(what)
 
     def refuse(self, principal: Principal, reason: str, *, study: str = "", sop: str = "") -> None:
         """Audit a refusal in a transaction of its own, rate-limited with counts."""

@@ -198,3 +198,11 @@ class SourceChanged(ArchiveError):
     """The file changed while it was copied; copy it again once it is quiet."""
 
     reason = Reason.OUT_OF_RESOURCES
+
+
+class LeaseLost(ArchiveError):
+    """The job's lease ran out and somebody else has it, or it has ended."""
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"job {job_id} is no longer ours")
+        self.job_id = job_id

@@ -41,14 +41,23 @@ def fold_access(core: Core) -> int:
             continue
 
         def commit(
-            events: list[AuditRecord] = events, name: str = name, at: int = position, end: bool = done
-        ) -> None:
+            seen: object = state,
+            events: list[AuditRecord] = events,
+            name: str = name,
+            at: int = position,
+            end: bool = done,
+        ) -> bool:
+            if core.setting(name) != seen:
+                return False  # another worker was faster
             for event in events:
                 core.add_audit(event)
             core.put_setting(name, [at, end])
+            return True
 
-        core.index.write(commit)
-        made += len(events)
+        if core.index.write(commit):
+            made += len(events)
+            if done:
+                path.rename(path.with_suffix(".closed"))
     return made
 
 

@@ -17,7 +17,8 @@ from archive.core import Core
 from archive.errors import ArchiveError
 from archive.index import attributes
 from archive.index.attributes import AttributeRow
-from archive.journal import Revision
+from archive.index.text import fold
+from archive.journal import Entry, Revision
 from archive.part10.digest import content_digest
 from archive.prepare import Described
 from archive.record import BlobRef, Record, RecordedInstance, RecordedOriginal, blob_key
@@ -122,9 +123,10 @@ def _parents(
     row = execute(core, "SELECT id FROM series WHERE series_instance_uid = ?", uid).fetchone()
     if row is not None:
         return study, int(row[0])
+    names = "" if original is None else fold(" ".join(name for name, _ in original.files))
     series = core.index.insert(
         models.Series,
-        **extracted.series,
+        **{**extracted.series, "search_text": f"{extracted.series['search_text']} {names}".strip()},
         study=study,
         original=original_id,
         unmatched=unmatched,
@@ -224,6 +226,7 @@ def whole_digest(dataset_digest: bytes, pixel_digest: bytes, has_pixels: bool) -
 def refer(core: Core, ref: BlobRef, owner_kind: str, owner_id: int, time: datetime) -> int:
     """Note that ``owner`` keeps a blob, reviving it if it was condemned. Raises
     MissingBlob when its bytes are not there (any more)."""
+    core.index.referring()
     row = execute(core, "SELECT id, state FROM blob WHERE digest = ?", ref.digest).fetchone()
     if (row is None or row[1] != "live") and core.storage.stat(blob_key(ref.digest)) != ref.size_bytes:
         raise MissingBlob(f"blob {ref.digest.hex()[:16]} is missing")
@@ -346,10 +349,20 @@ def add_revision(
     models.Attribute.delete().where(models.Attribute.instance == row.id).execute()
     core.index.insert_attributes(row.id, attributes.extract(dataset))
     study = {k: v for k, v in attributes.study_columns(dataset).items() if k != "study_instance_uid"}
-    series = {k: v for k, v in attributes.series_columns(dataset).items() if k != "series_instance_uid"}
+    series = attributes.series_columns(dataset)
+    names = fold(_original_names(core, row))
+    series["search_text"] = f"{series['search_text']} {names}".strip()
+    del series["series_instance_uid"]
     now = microseconds(time)
     models.Study.update(updated=now, **study).where(models.Study.id == row.study_id).execute()
     models.Series.update(updated=now, **series).where(models.Series.id == row.series_id).execute()
+
+
+def _original_names(core: Core, row: Row) -> str:
+    if row.original_id is None:
+        return ""
+    files = execute(core, "SELECT files FROM original WHERE id = ?", row.original_id).fetchone()[0]
+    return " ".join(file["name"] for file in json.loads(files))
 
 
 def bulk_digests(core: Core, row: Row) -> dict[str, bytes]:
@@ -401,3 +414,25 @@ def _modalities(core: Core, study: int) -> None:
     found = execute(core, "SELECT DISTINCT modality FROM series WHERE study_id = ?", study).fetchall()
     joined = "\\".join(sorted(row[0] for row in found if row[0]))
     execute(core, "UPDATE study SET modalities = ? WHERE id = ?", joined, study)
+
+
+def took_effect(core: Core, entry: Entry) -> bool:
+    """Whether the index already shows what a journal entry says. Reads."""
+    with core.index.read():
+        for target in entry.targets:
+            row = execute(
+                core,
+                "SELECT base_record_key FROM instance WHERE sop_instance_uid = ?",
+                target.sop_instance_uid,
+            ).fetchone()
+            if row is not None and row[0] == target.record:
+                return False
+        for revision in entry.revisions:
+            row = execute(
+                core,
+                "SELECT revision FROM instance WHERE sop_instance_uid = ?",
+                revision.target.sop_instance_uid,
+            ).fetchone()
+            if row is None or row[0] < revision.revision:
+                return False
+    return True

@@ -5,12 +5,13 @@ DESIGN 1.2 and 4. What happens when the same SOP Instance UID comes again is dec
 :func:`decide`; the bytes are not compared, since senders rewrite them.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -28,10 +29,18 @@ from archive.errors import (
     StudyMismatch,
 )
 from archive.files import OpenFile
-from archive.indexing import MissingBlob, execute, extracts, index_record, keep_pixel_digest, remove_instance
+from archive.indexing import (
+    MissingBlob,
+    execute,
+    extracts,
+    index_record,
+    keep_pixel_digest,
+    remove_instance,
+    took_effect,
+)
 from archive.journal import Target, encode_entry, new_entry
 from archive.part10.digest import pixel_digest
-from archive.part10.frame_table import FrameTable, Range
+from archive.part10.frame_table import FrameTable
 from archive.prepare import Prepared, frame_pieces
 from archive.record import (
     BlobRef,
@@ -64,36 +73,45 @@ def store_file(
     replace: bool = False,
 ) -> Stored:
     """See ``Archive.store_file``."""
-    core.check(principal, Action.REPLACE if replace else Action.STORE)
+    prepared: Prepared | None = None
     try:
+        core.check(principal, Action.REPLACE if replace else Action.STORE)
         prepared = prepare.from_file(staged, core.spool, core.limits.parse)
         found = prepared.recorded
         if study_instance_uid and found.study_instance_uid != study_instance_uid:
             raise StudyMismatch(study_instance_uid, found.study_instance_uid)
         return _store(core, [prepared], None, principal, scope, sender, replace)[0]
+    except NotAllowed:
+        raise  # audited where it was decided
     except ArchiveError as error:
         core.refuse(principal, f"{type(error).__name__} at store")
         raise
     finally:
         staged.path.unlink(missing_ok=True)
+        _discard([] if prepared is None else [prepared])
 
 
 def store_slide(
     core: Core, slide: NewSlide, *, principal: Principal, scope: Scope, sender: Sender
 ) -> list[Stored]:
     """See ``Archive.store_slide``."""
-    core.check(principal, Action.STORE)
     prepared: list[Prepared] = []
     try:
+        core.check(principal, Action.STORE)
         prepared.extend(prepare.made(i, core.spool, core.limits.parse) for i in slide.instances)
         return _store(core, prepared, slide, principal, scope, sender, False)
     finally:
         for _, staged in slide.original.files:
             staged.path.unlink(missing_ok=True)
-        for item in prepared:
-            for _, source in item.blobs:
-                if not isinstance(source, bytes):
-                    source.path.unlink(missing_ok=True)
+        _discard(prepared)
+
+
+def _discard(prepared: Sequence[Prepared]) -> None:
+    """Remove what is still in the spool: nothing of it was stored, or all of it was."""
+    for item in prepared:
+        for _, source in item.blobs:
+            if not isinstance(source, bytes):
+                source.path.unlink(missing_ok=True)
 
 
 def _store(
@@ -107,6 +125,7 @@ def _store(
 ) -> list[Stored]:
     for item in prepared:
         if not study_visible(core, item.dataset, scope):
+            core.refuse(principal, "store into a hidden study")
             raise NotAllowed("store into this study")
     for _ in range(5):
         try:
@@ -135,12 +154,13 @@ def _try_store(
         if row is None:
             answers[uid] = Outcome.STORED
         elif not study_visible(core, item.dataset, scope, row=row):
+            core.refuse(principal, "store over an instance of a hidden study")
             raise NotAllowed("store over an instance of another study")
         elif replace:
             replaced.append(row)
             answers[uid] = Outcome.REPLACED
         else:
-            answers[uid] = decide(core, row, item)
+            answers[uid] = decide(core, row, item, sender)
         if answers[uid] in (Outcome.STORED, Outcome.REPLACED):
             keep.append(item)
         elif answers[uid] is Outcome.KEPT_FIRST:
@@ -208,9 +228,9 @@ def _try_store(
     try:
         core.index.write(commit)
     except Exception as error:
-        if entry is not None:
+        if entry is not None and not took_effect(core, entry):
             core.storage.delete(entry.key)
-        core.index.write(partial(_withdraw, core, key))
+        core.index.exclusively(partial(_withdraw, core, key))
         if isinstance(error, _Again | MissingBlob):
             raise _Again from None
         raise
@@ -219,47 +239,44 @@ def _try_store(
 
 def _withdraw(core: Core, key: str) -> None:
     """Remove a record whose commit failed, unless recovery has indexed it meanwhile."""
-    instance = core.index.models.Instance
-    if not instance.select().where(instance.base_record_key == key).exists():
+    if execute(core, "SELECT 1 FROM instance WHERE base_record_key = ?", key).fetchone() is None:
         core.storage.delete(key)
 
 
-def decide(core: Core, row: Row, item: Prepared) -> Outcome:
+def decide(core: Core, row: Row, item: Prepared, sender: Sender) -> Outcome:
     """What to do with an instance whose UID is stored already (DESIGN 4).
 
     Raises DuplicateInstance, after keeping the bytes in quarantine, when pixels differ.
     """
     stored = row.dataset_digests
-    if _pixels_of(item) != pixels_of_row(core, row):
-        _keep_for_operator(core, item, "the same SOP Instance UID with other pixels", None)
+    if _pixels_of(core, item) != pixels_of_row(core, row):
+        _keep_for_operator(core, item, "the same SOP Instance UID with other pixels", sender)
         raise DuplicateInstance(row.sop_instance_uid)
     if item.recorded.dataset_digest in stored:
         return Outcome.ALREADY
     return Outcome.KEPT_FIRST
 
 
-def _pixels_of(item: Prepared) -> bytes:
+def _pixels_of(core: Core, item: Prepared) -> bytes:
     known = item.recorded.pixel_digest
     if known is not None:
         return known
     if not item.sections.table:
         return b""
-    by_index = [source for _, source in item.blobs]
-    opened = [None if isinstance(s, bytes) else s.path.open("rb", buffering=0) for s in by_index]
-    try:
+    with contextlib.ExitStack() as stack:
 
-        def read(piece: Range) -> bytes:
-            file, source = opened[piece.blob_index], by_index[piece.blob_index]
-            if file is None:
-                assert isinstance(source, bytes)
-                return source[piece.offset : piece.offset + piece.length]
-            return os.pread(file.fileno(), piece.length, piece.offset)
+        def reader(ref: BlobRef, source: StagedFile | bytes) -> Callable[[int, int], bytes]:
+            if isinstance(source, bytes):
+                return lambda offset, length: source[offset : offset + length]
+            try:
+                file = stack.enter_context(source.path.open("rb", buffering=0))
+            except FileNotFoundError:  # an earlier try has moved it into the store
+                return core.files.get(blob_key(ref.digest)).pread
+            return lambda offset, length: os.pread(file.fileno(), length, offset)
 
-        return pixel_digest(frame_pieces(FrameTable.from_bytes(item.sections.table), read))
-    finally:
-        for file in opened:
-            if file is not None:
-                file.close()
+        readers = [reader(ref, source) for ref, source in item.blobs]
+        table = FrameTable.from_bytes(item.sections.table)
+        return pixel_digest(frame_pieces(table, lambda r: readers[r.blob_index](r.offset, r.length)))
 
 
 def pixels_of_row(core: Core, row: Row) -> bytes:
@@ -276,7 +293,7 @@ def pixels_of_row(core: Core, row: Row) -> bytes:
     return digest
 
 
-def _keep_for_operator(core: Core, item: Prepared, reason: str, sender: Sender | None) -> None:
+def _keep_for_operator(core: Core, item: Prepared, reason: str, sender: Sender) -> None:
     """Keep what was not stored, durable, where an operator finds it."""
     ref, source = item.blobs[0]
     if isinstance(source, bytes) or item.recorded.base == "made":
@@ -289,7 +306,7 @@ def _keep_for_operator(core: Core, item: Prepared, reason: str, sender: Sender |
             core,
             name=f"{recorded.sop_instance_uid}.dcm",
             reason=reason,
-            source="" if sender is None else sender.via,
+            source=" ".join(filter(None, (sender.via, sender.name, sender.address))),
             blob=ref,
             sop=recorded.sop_instance_uid,
         )
@@ -341,12 +358,11 @@ def _blobs(keep: Sequence[Prepared], slide: NewSlide | None) -> list[tuple[BlobR
 def put_blob(core: Core, ref: BlobRef, source: StagedFile | bytes) -> None:
     """Durable under its digest; harmless when it is there already."""
     key = blob_key(ref.digest)
-    if core.storage.stat(key) == ref.size_bytes:
-        return
     if isinstance(source, bytes):
         core.storage.put_bytes(key, source)
-    else:
+    elif source.path.exists() or core.storage.stat(key) != ref.size_bytes:
         core.storage.put_file(key, source.path, sha256=ref.digest)
+    # else an earlier try of this ingest has moved it there
 
 
 def _record(

@@ -5,6 +5,7 @@ The index can be lost; what was done to instances cannot. ``reindex`` reads all 
 and then applies these entries in the order of their keys.
 """
 
+import hashlib
 import json
 import uuid
 from collections.abc import Sequence
@@ -52,9 +53,14 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """Sorts by time."""
-        stamp = self.time.astimezone(UTC)
-        return f"journal/{stamp:%Y/%m/%d}/{stamp:%H%M%S%f}-{self.id}"
+        """Sorts by time, and holds the digest of the entry's bytes."""
+        return key_of(self.time, encode_entry(self))
+
+
+def key_of(time: datetime, data: bytes) -> str:
+    """The key of an entry's bytes."""
+    stamp = time.astimezone(UTC)
+    return f"journal/{stamp:%Y/%m/%d}/{stamp:%H%M%S%f}-{hashlib.sha256(data).hexdigest()}"
 
 
 def new_entry(
@@ -94,8 +100,10 @@ def encode_entry(entry: Entry) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def decode_entry(data: bytes) -> Entry:
-    """Raises Damaged, StoreTooNew."""
+def decode_entry(key: str, data: bytes) -> Entry:
+    """The entry that is stored under ``key``. Raises Damaged, StoreTooNew."""
+    if hashlib.sha256(data).hexdigest() != key.rpartition("-")[2]:
+        raise Damaged("a journal entry differs from its digest")
     try:
         value = json.loads(data)
         if value["journal"] > VERSION:

@@ -8,15 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from pydicom import dcmread
-from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.config import RAISE
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
 from archive.access import Action, Principal, Scope
 from archive.audit import INSTANCES_ACCESSED, STUDY_DELETED, AuditRecord
 from archive.core import Core
-from archive.errors import BadQuery, Held, NoSuchInstance, NoSuchSeries, NoSuchStudy
-from archive.indexing import add_revision, remove_instance
+from archive.errors import BadQuery, Busy, Held, NoSuchInstance, NoSuchSeries, NoSuchStudy
+from archive.indexing import add_revision, execute, remove_instance, took_effect
 from archive.ingest import put_blob
 from archive.journal import Entry, Revision, Target, encode_entry, new_entry
 from archive.part10.encode import encode_header
@@ -30,21 +32,35 @@ from archive.rows import Row, live_siblings, rows_below
 
 IMPLEMENTATION_VERSION = "COVERSLIP_1"
 UTF_8 = "ISO_IR 192"
-_UNCHANGEABLE = {
-    "SOPInstanceUID",
-    "SOPClassUID",
-    "SeriesInstanceUID",
-    "StudyInstanceUID",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "PixelData",
-    "TransferSyntaxUID",
-    "SpecificCharacterSet",
-    "OriginalAttributesSequence",
-    "PhotometricInterpretation",
-    "SamplesPerPixel",
-    "BitsAllocated",
+# What a correction may touch: who, which order, which specimen, which study. Never what
+# describes the pixels or what identifies an object.
+_GROUPS = {0x0010, 0x0012}  # patient, clinical trial
+_KEYWORDS = {
+    "AccessionNumber",
+    "IssuerOfAccessionNumberSequence",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "SeriesDescription",
+    "ReferringPhysicianName",
+    "PhysiciansOfRecord",
+    "RequestingPhysician",
+    "RequestedProcedureDescription",
+    "RequestedProcedureCodeSequence",
+    "RequestAttributesSequence",
+    "PlacerOrderNumberImagingServiceRequest",
+    "FillerOrderNumberImagingServiceRequest",
+    "InstitutionName",
+    "InstitutionalDepartmentName",
+    "TimezoneOffsetFromUTC",
+    "ContainerIdentifier",
+    "IssuerOfTheContainerIdentifierSequence",
+    "ContainerTypeCodeSequence",
+    "ContainerComponentSequence",
+    "SpecimenDescriptionSequence",
+    "BarcodeValue",
+    "LabelText",
 }
 
 
@@ -139,6 +155,9 @@ def correct(
 
     def commit() -> None:
         for row, revision, described in revisions:
+            now_at = execute(core, "SELECT revision FROM instance WHERE id = ?", row.id).fetchone()
+            if now_at is None or now_at[0] != row.revision:
+                raise Busy("the study was changed meanwhile; try again")
             add_revision(core, row, revision, described, reason=reason, time=now)
             core.add_change(
                 "corrected", row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid
@@ -172,7 +191,9 @@ def _journalled(core: Core, entry: Entry, commit: Callable[[], None]) -> None:
     try:
         core.index.write(commit)
     except Exception:
-        core.storage.delete(entry.key)
+        # A connection may be lost after the commit: only what had no effect is taken back.
+        if not took_effect(core, entry):
+            core.storage.delete(entry.key)
         raise
 
 
@@ -180,9 +201,10 @@ def _check_patch(patch: Mapping[str, object]) -> None:
     if not patch:
         raise BadQuery("nothing to correct")
     for keyword in patch:
-        if tag_for_keyword(keyword) is None:
+        tag = tag_for_keyword(keyword)
+        if tag is None:
             raise BadQuery(f"{keyword} is not an attribute's keyword")
-        if keyword in _UNCHANGEABLE:
+        if keyword not in _KEYWORDS and tag >> 16 not in _GROUPS:
             raise BadQuery(f"{keyword} cannot be corrected")
 
 
@@ -212,15 +234,20 @@ def revise(dataset: Dataset, patch: Mapping[str, object], actor: str, reason: st
 
 
 def _assign(dataset: Dataset, keyword: str, value: object) -> None:
-    """Set an attribute from a DICOM JSON value: a list, a scalar, or None to empty it."""
+    """Set an attribute: a scalar or list, None to empty it; of a sequence a list of data
+    sets in the DICOM JSON model. Raises BadQuery for what its VR cannot hold."""
     tag = tag_for_keyword(keyword)
     assert tag is not None
     vr = dictionary_VR(tag)
-    if vr == "SQ":
-        items = value if isinstance(value, list) else []
-        setattr(dataset, keyword_for_tag(tag), Items([Dataset.from_json(i) for i in items]))
-        return
     try:
-        setattr(dataset, keyword, value)
-    except (TypeError, ValueError) as error:
+        if vr == "SQ":
+            if not isinstance(value, list):
+                raise BadQuery(f"{keyword}: a sequence is a list of data sets")
+            setattr(dataset, keyword, Items([Dataset.from_json(item) for item in value]))
+            return
+        dataset[tag] = DataElement(tag, vr, value, validation_mode=RAISE)
+    except BadQuery:
+        raise
+    except Exception as error:
+        # pydicom raises what it likes on values that are not of the VR's form.
         raise BadQuery(f"{keyword}: the value is not of VR {vr}") from error

@@ -4,8 +4,11 @@
 Nothing is decoded here. A frame is one entry of the table and one positioned read.
 """
 
+import errno
 import gzip
+import hashlib
 import io
+import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -28,6 +31,7 @@ from archive.errors import (
     NoSuchInstance,
     NoSuchSeries,
     NoSuchStudy,
+    StorageFailed,
     TooLarge,
 )
 from archive.files import OpenFile
@@ -58,7 +62,7 @@ class Handles:
     """The instances used last in this process. A change made anywhere drops its entry
     before the next request is answered (``Index.data_version``)."""
 
-    def __init__(self, core: Core, capacity: int = 1024) -> None:
+    def __init__(self, core: Core, capacity: int) -> None:
         self._core = core
         self._capacity = capacity
         self._lock = threading.Lock()
@@ -76,16 +80,30 @@ class Handles:
                 self._handles.move_to_end(sop)
                 self.hits += 1
                 return handle
+            version = self._version
         row = find_row(self._core, sop)
         if row is None:
             return None
-        handle = open_row(self._core, row)
+        handle = self._open(row)
         with self._lock:
             self.misses += 1
-            self._handles[sop] = handle
-            while len(self._handles) > self._capacity:
-                self._handles.popitem(last=False)
+            # A change that was seen since may be one of this row: then it is not kept.
+            if version == self._version:
+                self._handles[sop] = handle
+                while len(self._handles) > self._capacity:
+                    self._handles.popitem(last=False)
         return handle
+
+    def _open(self, row: Row) -> Handle:
+        try:
+            return open_row(self._core, row)
+        except StorageFailed as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EMFILE:
+                raise
+            # Out of descriptors: let go of what is cached, and try once more.
+            self.clear()
+            self._core.files.clear()
+            return open_row(self._core, row)
 
     def _refresh(self) -> None:
         version = self._core.index.data_version()
@@ -118,12 +136,19 @@ def open_row(core: Core, row: Row) -> Handle:
     return Handle(row, row.describe(), record, table, blobs)
 
 
+def handle_capacity() -> int:
+    """How many instances are kept open: each holds three files or so, and half of the
+    process' descriptors are for connections."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, min(1024, soft // 8))
+
+
 class Retriever:
     """The reading verbs of one archive."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.handles = Handles(core)
+        self.handles = Handles(core, handle_capacity())
 
     # ---- descriptors -----------------------------------------------------------
 
@@ -226,6 +251,18 @@ class Retriever:
             lambda index: codec.transcode(read_frame(handle, kept, index), pixels, transfer_syntax_uid),
             lambda part: handle.blobs[part.blob_index].chunks(part.offset, part.length),
         )
+
+    def check(self, instance: Instance, *, principal: Principal, scope: Scope) -> None:
+        """See ``Archive.check``."""
+        self._core.check(principal, Action.READ)
+        handle = self._handle(instance, scope)
+        for key in {*handle.row.blob_keys, handle.row.record_key}:
+            file = self._core.files.get(key)
+            found = hashlib.sha256()
+            for piece in file.chunks(0, file.size):
+                found.update(piece)
+            if found.hexdigest() != key.rpartition("/")[2]:
+                raise Damaged(f"stored bytes of {handle.row.sop_instance_uid} differ from their digest")
 
     def stream(self, handle: Handle, *, base: bool = False) -> ByteStream:
         """The Part 10 stream of the current revision, or of the base; not audited."""

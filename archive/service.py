@@ -10,7 +10,7 @@ does not see does not exist: :class:`archive.errors.NotFound`.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from archive import catalogue, folding, ingest, integrity, lifecycle, pictures, work
+from archive import catalogue, folding, garbage, ingest, integrity, lifecycle, pictures, recovery, work
 from archive.access import Policy, Principal, Scope
 from archive.access_log import AccessLog
 from archive.core import Core, Limits
@@ -18,6 +18,7 @@ from archive.errors import ArchiveError
 from archive.files import OpenFiles
 from archive.index.database import Index
 from archive.index.query import Query
+from archive.processes import writer_mark
 from archive.retrieve import Retriever
 from archive.spool import Spool, SpoolFile, Staging
 from archive.storage.base import Storage
@@ -111,7 +112,7 @@ class Archive:
     def _changes(self) -> None:
         """Mark this process as one that may leave unfinished work."""
         if self._mark is None:
-            self._mark = integrity.writer_mark(self._core.run_dir)
+            self._mark = writer_mark(self._core.run_dir)
 
     def _writes(self, size_bytes: int) -> None:
         """As :meth:`_changes`, and keep a reserve on the medium."""
@@ -213,6 +214,11 @@ class Archive:
         """Whether :meth:`open` would give this transfer syntax: the stored one, and Explicit
         VR Little Endian where it has an encoding and the codec can decode."""
         return self._retriever.can_open(instance, transfer_syntax_uid, scope=scope)
+
+    def check(self, instance: Instance, *, principal: Principal, scope: Scope) -> None:
+        """Read all that an instance is made of and compare it with its digests: what is
+        handed out afterwards is what was stored. Raises Damaged."""
+        self._retriever.check(instance, principal=principal, scope=scope)
 
     def metadata(self, instance: Instance, *, principal: Principal, scope: Scope) -> bytes:
         """One DICOM JSON object, UTF-8, without group 2 and pixel data (PS3.18 F). Each
@@ -324,17 +330,25 @@ class Archive:
         return work.claim(self._core, kinds, lease_s=lease_s, owner=owner)
 
     def report(
-        self, job_id: int, *, progress: float, message: str = "", lease_s: float = JOB_LEASE_S
+        self,
+        job_id: int,
+        *,
+        progress: float,
+        message: str = "",
+        lease_s: float = JOB_LEASE_S,
+        attempt: int | None = None,
     ) -> None:
-        """Progress (0 to 1), and a renewed lease."""
-        work.report(self._core, job_id, progress=progress, message=message, lease_s=lease_s)
+        """Progress (0 to 1), and a renewed lease. With the ``attempt`` of the claimed job,
+        LeaseLost is raised when it is somebody else's by now; so below."""
+        work.report(self._core, job_id, progress=progress, message=message, lease_s=lease_s, attempt=attempt)
 
-    def finish(self, job_id: int, message: str = "") -> None:
-        work.finish(self._core, job_id, message)
+    def finish(self, job_id: int, message: str = "", *, attempt: int | None = None) -> None:
+        """Done."""
+        work.finish(self._core, job_id, message, attempt=attempt)
 
-    def fail(self, job_id: int, message: str, *, retry: bool) -> None:
-        """Failed; tried again later if ``retry``, with growing pauses, at most 20 times."""
-        work.fail(self._core, job_id, message, retry=retry)
+    def fail(self, job_id: int, message: str, *, retry: bool, attempt: int | None = None) -> None:
+        """Failed; tried again if ``retry``, with pauses that grow to ten minutes."""
+        work.fail(self._core, job_id, message, retry=retry, attempt=attempt)
 
     def jobs(self, *, principal: Principal, scope: Scope, limit: int = 100) -> list[Job]:
         """The latest jobs, newest first."""
@@ -351,6 +365,15 @@ class Archive:
     def quarantined(self, *, principal: Principal, scope: Scope, limit: int = 100) -> list[Quarantined]:
         """What waits in quarantine, newest first."""
         return work.quarantined(self._core, principal=principal, scope=scope, limit=limit)
+
+    def resolve(self, entry: int, *, reason: str, principal: Principal, scope: Scope) -> None:
+        """An operator has dealt with an entry of the quarantine: it is no longer shown, and
+        its bytes go after a day unless something else keeps them. Raises NotFound."""
+        work.resolve(self._core, entry, reason=reason, principal=principal, scope=scope)
+
+    def quarantined_bytes(self, entry: int, *, principal: Principal, scope: Scope) -> tuple[str, ByteStream]:
+        """Name and bytes of an entry of the quarantine. Raises NotFound."""
+        return work.quarantined_bytes(self._core, entry, principal=principal, scope=scope)
 
     def watched(self, folder: str, identity: str) -> str | None:
         """What became of a file of a watched folder; None if it is new."""
@@ -370,18 +393,18 @@ class Archive:
 
     def recover(self, *, everything: bool = False) -> list[Finding]:
         """Finish what killed processes left: run before anything is served."""
-        return integrity.recover(self._core, everything=everything)
+        return recovery.recover(self._core, everything=everything)
 
     def reindex(self, *, principal: Principal, scope: Scope) -> int:
         """Rebuild the index from storage; returns the number of instances. Nothing else
         may write meanwhile."""
-        found = integrity.reindex(self._core, principal=principal, scope=scope)
+        found = recovery.reindex(self._core, principal=principal, scope=scope)
         self._retriever.handles.clear()
         return found
 
     def collect_garbage(self, *, principal: Principal, scope: Scope) -> int:
         """Remove blobs that nobody has kept for a day; returns how many."""
-        return integrity.collect_garbage(self._core, principal=principal, scope=scope)
+        return garbage.collect_garbage(self._core, principal=principal, scope=scope)
 
     def fold_access(self) -> int:
         """Turn finished access lines into audit events; returns how many."""

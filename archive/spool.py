@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from archive.errors import SourceChanged, StorageFailed, StorageFull, Unreadable
+from archive.processes import own_name
 
 CHUNK_BYTES = 1 << 20
 _INLINE_BYTES = 1 << 20  # smaller files are hashed by the writer itself
@@ -187,7 +188,7 @@ class Spool:
 
     def new_path(self, suffix: str = ".part") -> Path:
         """A fresh name, for those that must write a file themselves."""
-        return self.folder / f"{os.getpid()}-{uuid.uuid4().hex}{suffix}"
+        return self.folder / f"{own_name()}-{uuid.uuid4().hex}{suffix}"
 
     def stage(self, size_hint: int = 0) -> Staging:
         """A new file to write to; ``size_hint`` bytes are reserved first (StorageFull)."""
@@ -244,16 +245,6 @@ class Spool:
                 path.unlink(missing_ok=True)
                 raise
             return SpoolFile(path, size, digest)
-
-    def sweep(self, alive: Callable[[int], bool]) -> int:
-        """Remove what processes that are gone left behind; returns how many files."""
-        removed = 0
-        for path in self.folder.iterdir():
-            pid = path.name.partition("-")[0]
-            if pid.isdigit() and not alive(int(pid)):
-                path.unlink(missing_ok=True)
-                removed += 1
-        return removed
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:

@@ -267,6 +267,7 @@ class SlideSummary:
     series_description: str
     manufacturer: str
     format: str  # of the original, "" when DICOM was received
+    file_name: str  # of the original as the scanner named it: patient data like the rest
     number_of_instances: int
     size_bytes: int
     total_pixel_matrix_rows: int

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from archive.access import Action, Principal, Scope
+from archive.audit import APPLICATION_ACTIVITY, IMPORT, AuditRecord
 from archive.core import Core
-from archive.errors import NoSuchJob, NotAllowed
-from archive.indexing import refer
+from archive.errors import LeaseLost, NoSuchJob, NotAllowed, NotFound
+from archive.indexing import refer, release
 from archive.record import BlobRef, blob_key
 from archive.rows import moment
-from archive.values import Job, JobState, Quarantined, StagedFile
+from archive.values import ByteStream, Job, JobState, Quarantined, StagedFile
 
-RETRY_S = (5, 30, 120, 600, 3600)
-MAX_ATTEMPTS = 20
+RETRY_S = (5, 30, 120, 600)
 
 
 def enqueue(
@@ -37,6 +37,7 @@ def enqueue(
             if waiting is not None:
                 return int(waiting.id)
         now = core.now_us()
+        core.add_audit(AuditRecord(APPLICATION_ACTIVITY, "E", principal, 0, detail={"job": kind}))
         return int(model.create(kind=kind, key=key, payload=json.dumps(payload), created=now, updated=now).id)
 
     return core.index.write(commit)
@@ -73,44 +74,53 @@ def claim(core: Core, kinds: Sequence[str], *, lease_s: float, owner: str) -> Jo
     return core.index.write(commit)
 
 
-def _update(core: Core, job_id: int, **changes: Any) -> None:
+def _update(core: Core, job_id: int, attempt: int | None, **changes: Any) -> None:
+    """Of a job that is still ours: each claim counts as an attempt."""
     model = core.index.models.Job
 
     def commit() -> None:
-        if not model.update(updated=core.now_us(), **changes).where(model.id == job_id).execute():
+        row = model.get_or_none(model.id == job_id)
+        if row is None:
             raise NoSuchJob(job_id)
+        if attempt is not None and (row.state != "running" or row.attempts != attempt):
+            raise LeaseLost(job_id)
+        model.update(updated=core.now_us(), **changes).where(model.id == job_id).execute()
 
     core.index.write(commit)
 
 
-def report(core: Core, job_id: int, *, progress: float, message: str, lease_s: float) -> None:
+def report(
+    core: Core, job_id: int, *, progress: float, message: str, lease_s: float, attempt: int | None
+) -> None:
     """See ``Archive.report``."""
-    _update(core, job_id, progress=progress, message=message, lease_until=core.now_us() + int(lease_s * 1e6))
+    until = core.now_us() + int(lease_s * 1e6)
+    _update(core, job_id, attempt, progress=progress, message=message, lease_until=until)
 
 
-def finish(core: Core, job_id: int, message: str) -> None:
-    _update(core, job_id, state="done", progress=1.0, message=message, lease_until=0)
+def finish(core: Core, job_id: int, message: str, *, attempt: int | None) -> None:
+    _update(core, job_id, attempt, state="done", progress=1.0, message=message, lease_until=0)
 
 
-def fail(core: Core, job_id: int, message: str, *, retry: bool) -> None:
+def fail(core: Core, job_id: int, message: str, *, retry: bool, attempt: int | None) -> None:
     """See ``Archive.fail``."""
     model = core.index.models.Job
     with core.index.read():
         row = model.get_or_none(model.id == job_id)
     if row is None:
         raise NoSuchJob(job_id)
-    if retry and row.attempts < MAX_ATTEMPTS:
+    if retry:
         wait = RETRY_S[min(row.attempts, len(RETRY_S)) - 1]
         _update(
             core,
             job_id,
+            attempt,
             state="waiting",
             message=message,
             lease_until=0,
             not_before=core.now_us() + wait * 1_000_000,
         )
     else:
-        _update(core, job_id, state="failed", message=message, lease_until=0)
+        _update(core, job_id, attempt, state="failed", message=message, lease_until=0)
 
 
 def jobs(core: Core, *, principal: Principal, scope: Scope, limit: int) -> list[Job]:
@@ -144,15 +154,21 @@ def quarantine(
     core: Core, staged: StagedFile, name: str, reason: str, *, principal: Principal, scope: Scope, source: str
 ) -> int:
     """See ``Archive.quarantine``."""
-    core.check(principal, Action.STORE)
-    if not scope.is_everything:
-        raise NotAllowed(str(Action.STORE))
     ref = BlobRef(staged.sha256, staged.size_bytes)
     try:
+        core.check(principal, Action.STORE)
+        if not scope.is_everything:
+            core.refuse(principal, "quarantine from a limited scope")
+            raise NotAllowed(str(Action.STORE))
         core.storage.put_file(blob_key(ref.digest), staged.path, sha256=ref.digest)
-        return core.index.write(
-            lambda: add_quarantine(core, name=name, reason=reason, source=source, blob=ref, sop="")
-        )
+        detail: dict[str, object] = {"quarantined": ref.digest.hex(), "source": source}
+        event = AuditRecord(IMPORT, "C", principal, 4, detail=detail)
+
+        def commit() -> int:
+            core.add_audit(event)
+            return add_quarantine(core, name=name, reason=reason, source=source, blob=ref, sop="")
+
+        return core.index.write(commit)
     finally:
         staged.path.unlink(missing_ok=True)
 
@@ -200,6 +216,42 @@ def quarantined(core: Core, *, principal: Principal, scope: Scope, limit: int) -
             )
             for row in model.select().where(model.resolved.is_null()).order_by(model.id.desc()).limit(limit)
         ]
+
+
+def resolve(core: Core, entry: int, *, reason: str, principal: Principal, scope: Scope) -> None:
+    """See ``Archive.resolve``."""
+    core.operate(principal, scope, "resolve")
+    model = core.index.models.Quarantine
+
+    def commit() -> None:
+        row = model.get_or_none((model.id == entry) & model.resolved.is_null())
+        if row is None:
+            raise NotFound(f"nothing in quarantine has the number {entry}")
+        model.update(resolved=core.now_us()).where(model.id == entry).execute()
+        release(core, "quarantine", entry, core.clock())
+        detail: dict[str, object] = {"resolved": entry, "reason": reason}
+        core.add_audit(
+            AuditRecord(
+                APPLICATION_ACTIVITY, "D", principal, 0, sop_instance_uid=row.sop_instance_uid, detail=detail
+            )
+        )
+
+    core.index.write(commit)
+
+
+def quarantined_bytes(
+    core: Core, entry: int, *, principal: Principal, scope: Scope
+) -> tuple[str, ByteStream]:
+    """See ``Archive.quarantined_bytes``."""
+    core.operate(principal, scope, "read from quarantine")
+    model = core.index.models.Quarantine
+    with core.index.read():
+        row = model.get_or_none((model.id == entry) & model.resolved.is_null())
+    if row is None:
+        raise NotFound(f"nothing in quarantine has the number {entry}")
+    file = core.files.get(row.file)
+    core.access.note("bulk", principal, "", row.sop_instance_uid, 1, f"quarantine {entry}")
+    return row.name, ByteStream(file.size, file.chunks(0, file.size))
 
 
 # ---- watched folders ------------------------------------------------------------------

@@ -17,7 +17,7 @@ import peewee
 from playhouse.pool import MaxConnectionsExceeded
 
 from archive.access import Scope
-from archive.errors import Busy, StorageFailed
+from archive.errors import ArchiveError, Busy, StorageFailed
 from archive.index import migrations, sequence
 from archive.index.attributes import AttributeRow
 from archive.index.models import Models, make_models
@@ -40,6 +40,7 @@ _RETRY = ("40001", "40P01")
 _UNIQUE_VIOLATION = "23505"
 _UNIQUE_RETRIES = 2
 _MIGRATION_LOCK = 0x436F7665_6D696772
+_REFERENCE_LOCK = 0x436F7665_72656673
 _NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "afs", "ceph", "gluster")
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,15 @@ class Index:
         """Insert what :func:`archive.index.attributes.extract` gave; within a verb."""
         self._inserter.attributes(instance_id, rows)
 
+    def exclusively(self, verb: Callable[[], T]) -> T:
+        """Run ``verb`` once while nobody adds a reference to a blob (:meth:`referring`):
+        what it finds unused stays so, and it may remove files. On SQLite this is a write;
+        on PostgreSQL each of its statements commits by itself."""
+        raise TypeError("an index has a dialect")
+
+    def referring(self) -> None:
+        """Within a verb, before a reference to a blob is added: see :meth:`exclusively`."""
+
     def sequence(self) -> int:
         """Number audit events and changes that have no ``seq`` yet; returns how many.
         Every :meth:`write` does it; this is for what a dead process left."""
@@ -192,6 +202,9 @@ class SqliteIndex(Index):
         except peewee.PeeweeException as error:
             raise refusal(error) from error
         yield self.database
+
+    def exclusively(self, verb: Callable[[], T]) -> T:
+        return self._writer.run(verb)
 
     def data_version(self) -> str:
         with self._watch_lock:
@@ -270,9 +283,29 @@ class PostgresIndex(Index):
                 if self._numbered < ticket:
                     with self._ticket_lock:
                         covered = self._issued
-                    self._retried(database, lambda: sequence.assign(database, "postgresql"), "READ COMMITTED")
+                    try:
+                        self._retried(
+                            database, lambda: sequence.assign(database, "postgresql"), "READ COMMITTED"
+                        )
+                    except (peewee.PeeweeException, ArchiveError):
+                        # The verb is committed and must not look as if it were not; the next
+                        # round numbers its rows.
+                        log.warning("audit events and changes wait for the next round of numbering")
+                        return result
                     self._numbered = covered
             return result
+
+    def exclusively(self, verb: Callable[[], T]) -> T:
+        # A lock of the session, so that every statement after it sees the latest commit.
+        with self.read() as database:
+            database.execute_sql("SELECT pg_advisory_lock(%s)", (_REFERENCE_LOCK,))
+            try:
+                return verb()
+            finally:
+                database.execute_sql("SELECT pg_advisory_unlock(%s)", (_REFERENCE_LOCK,))
+
+    def referring(self) -> None:
+        self.database.execute_sql("SELECT pg_advisory_xact_lock_shared(%s)", (_REFERENCE_LOCK,))
 
     def sequence(self) -> int:
         with self.read() as database:

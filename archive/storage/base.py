@@ -75,6 +75,9 @@ class Storage(Protocol):
     def delete(self, key: str) -> None:
         """Remove it durably; no object is no error."""
 
+    def sweep(self, older_than_s: float) -> int:
+        """Remove unfinished writes that are older; returns how many."""
+
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Keys that start with ``prefix``, sorted as ASCII."""
 

@@ -126,7 +126,7 @@ class LocalStorage:
         except OSError as error:
             raise refusal(error, "deleting") from error
 
-    def sweep(self, older_than_s: float = 86400.0) -> int:
+    def sweep(self, older_than_s: float) -> int:
         """Remove copies that a crash left unfinished; returns how many."""
         removed = 0
         limit = time.time() - older_than_s
