@@ -430,9 +430,11 @@ def took_effect(core: Core, entry: Entry) -> bool:
         for revision in entry.revisions:
             row = execute(
                 core,
-                "SELECT revision FROM instance WHERE sop_instance_uid = ?",
+                "SELECT h.digest FROM header_revision h JOIN instance i ON i.id = h.instance_id "
+                "WHERE i.sop_instance_uid = ? AND h.revision = ?",
                 revision.target.sop_instance_uid,
+                revision.revision,
             ).fetchone()
-            if row is None or row[0] < revision.revision:
+            if row is None or bytes(row[0]) != revision.digest:
                 return False
     return True

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 from archive import prepare, work
 from archive.access import Action, Principal, Scope
@@ -361,8 +362,19 @@ def put_blob(core: Core, ref: BlobRef, source: StagedFile | bytes) -> None:
     if isinstance(source, bytes):
         core.storage.put_bytes(key, source)
     elif source.path.exists() or core.storage.stat(key) != ref.size_bytes:
-        core.storage.put_file(key, source.path, sha256=ref.digest)
+        core.storage.put_file(key, _second_name(core, source.path), sha256=ref.digest)
     # else an earlier try of this ingest has moved it there
+
+
+def _second_name(core: Core, path: Path) -> Path:
+    """The store takes this name and leaves the other, so that a blob that goes before the
+    commit can be put again; the file itself where there are no hard links."""
+    other = core.spool.new_path()
+    try:
+        os.link(path, other)
+    except OSError:
+        return path
+    return other
 
 
 def _record(

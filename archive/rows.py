@@ -237,7 +237,7 @@ def _rows(core: Core, condition: str, parameters: Sequence[object], limit: int) 
 
 
 def _row(r: Mapping[str, Any], blobs: Sequence[str], revisions: Sequence[Mapping[str, Any]]) -> Row:
-    base = revisions[0]
+    base = revisions[0] if revisions else r  # a damaged index is for verify to tell
     return Row(
         id=r["id"],
         study_instance_uid=r["study_instance_uid"],

@@ -2,7 +2,9 @@
 """The archive's verbs on PostgreSQL give what they give on SQLite."""
 
 import itertools
+import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from tests.support.archives import ASK, open_archive, store_bytes
 from tests.support.instances import make_instance
 
 _numbers = itertools.count()
+_urls: dict[int, str] = {}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,9 @@ def cluster() -> Iterator[str]:
 
 @pytest.fixture
 def archive(cluster: str, tmp_path: Path) -> Iterator[Archive]:
-    opened = open_archive(tmp_path, url=postgres.new_database(cluster, f"test_{next(_numbers)}"))
+    url = postgres.new_database(cluster, f"test_{next(_numbers)}")
+    opened = open_archive(tmp_path, url=url)
+    _urls[id(opened)] = url
     yield opened
     opened.close()
 
@@ -65,3 +70,43 @@ def test_the_main_verbs_work(archive: Archive) -> None:
     with pytest.raises(Gone):
         archive.instance(*uids, **ASK)
     assert [c.action for c in archive.changes(0, **ASK)] == ["stored", "deleted"]
+
+
+def test_a_blob_that_comes_back_while_it_is_removed_is_there_afterwards(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_instance()
+    stored = store_bytes(archive, data)
+    archive.delete(stored.study_instance_uid, reason="r", **ASK)
+    later = datetime.now(UTC) + timedelta(hours=25)
+    monkeypatch.setattr(archive._core, "clock", lambda: later)
+    other = open_archive(tmp_path, url=archive_url(archive))
+    remove = archive._core.storage.delete
+    answers: list[str] = []
+    failures: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            answers.append(store_bytes(other, data).outcome)
+        except Exception as error:
+            failures.append(error)
+
+    sender = threading.Thread(target=send)
+
+    def remove_while_it_comes_back(key: str) -> None:
+        sender.start()
+        sender.join(1)
+        assert answers == []  # it waits for us
+        remove(key)
+
+    monkeypatch.setattr(archive._core.storage, "delete", remove_while_it_comes_back)
+    assert archive.collect_garbage(**ASK) == 1
+    sender.join()
+    assert (answers, failures) == ([Outcome.STORED], [])
+    assert list(other.verify(**ASK)) == []
+    other.close()
+
+
+def archive_url(archive: Archive) -> str:
+    """Where an archive's index is."""
+    return _urls[id(archive)]
