@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import mmap
 import os
 import queue
 import threading
@@ -27,6 +28,7 @@ CHUNK_BYTES = 1 << 20
 _INLINE_BYTES = 1 << 20  # smaller files are hashed by the writer itself
 _FLUSH_BYTES = 64 << 20  # start write-back early, so that the last fsync is short
 _STEP_BYTES = 8 << 20
+_WINDOW_BYTES = 32 << 20  # a multiple of any page size
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,24 +273,27 @@ class _Follower:
             self._moved.notify()
 
     def _run(self) -> None:
-        buffer = memoryview(bytearray(CHUNK_BYTES))
         position = 0
         try:
             while True:
                 with self._moved:
-                    while position >= self._written and not self._over:
+                    while self._written - position < _WINDOW_BYTES and not self._over:
                         self._moved.wait()
                     ready = self._written
                 if position >= ready:
                     return
-                while position < ready:
-                    got = os.preadv(self._fd, [buffer[: min(CHUNK_BYTES, ready - position)]], position)
-                    if not got:
-                        raise OSError(errno.EIO, os.strerror(errno.EIO))
-                    self._digest.update(buffer[:got])
-                    position += got
-        except OSError as error:
-            self._failure = error
+                while position < ready and (ready - position >= _WINDOW_BYTES or self._over):
+                    step = min(_WINDOW_BYTES, ready - position)
+                    self._hash(position, step)
+                    position += step
+        except (OSError, ValueError) as error:
+            self._failure = OSError(errno.EIO, str(error))
+
+    def _hash(self, position: int, length: int) -> None:
+        # Mapped, not read: no copy, and one long call without the interpreter's lock, which
+        # a busy thread would otherwise keep from us after every short one.
+        with mmap.mmap(self._fd, length, access=mmap.ACCESS_READ, offset=position) as window:
+            self._digest.update(window)
 
     def stop(self) -> None:
         """End the thread: all that was announced is hashed, more will not come."""
