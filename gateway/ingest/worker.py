@@ -4,26 +4,33 @@
 A job is claimed by a lease that a heartbeat renews; when a worker dies, another takes the
 job over once the lease has run out. What a job does may be done twice without harm: a
 file is known by its digest, a thumbnail is kept once.
+
+How an attempt may end: it is done; the file is refused, for good; something is in the way
+that passes (a full disk, a database that is down), and the job waits, however often; or it
+goes wrong by a fault of ours, or the worker dies of it, which is tried ``worker.attempts``
+times in a row. That count is kept in the job's message, where operators see it too.
 """
 
 import logging
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archive.access import Principal, Scope
-from archive.errors import ArchiveError, Busy, DuplicateInstance, SourceChanged, StorageFailed, StorageFull
+from archive.errors import ArchiveError, DuplicateInstance, LeaseLost, SourceChanged
 from archive.spool import hash_file
 from archive.values import Job, Outcome, Sender
 from converters.errors import ConversionError
 from gateway.ingest.convert import sweep_scratch
 from gateway.ingest.pipeline import Ingested, ingest_file
 from gateway.ingest.settling import Seen, shown
+from gateway.ingest.transient import is_transient, reason_of
 from gateway.logs import hashed
 from gateway.settings import WorkerSettings
 
@@ -38,7 +45,8 @@ KINDS = (INGEST, DERIVATIVES)
 
 STORED = "stored"
 REFUSED = "refused"
-_TRANSIENT = (StorageFull, StorageFailed, Busy)
+AT_WORK = "at work"
+_TALLY = re.compile(r" \(went wrong (\d+) times? in a row\)$")
 _HEARTBEATS_PER_LEASE = 3
 
 
@@ -80,47 +88,68 @@ class Worker:
         self._secret = secret
         self._owner = f"{socket.gethostname()}-{os.getpid()}"
         self._principal = Principal("worker", "worker")
+        self._unsaid: dict[int, tuple[Job, str]] = {}  # what the database was too far away to hear
 
     @property
     def _scope(self) -> Scope:
         return self._archive.policy.scope(self._principal)
 
     def run_one(self) -> bool:
-        """Claim and run the next job; False when none is due."""
+        """Claim and run the next job; False when none is due. Raises what the database
+        raises while it cannot be reached."""
+        for job, reason in list(self._unsaid.values()):
+            with suppress(LeaseLost):
+                self._archive.fail(job.id, reason, retry=True, attempt=job.attempts)
+            del self._unsaid[job.id]
         job = self._archive.claim(KINDS, lease_s=self._settings.lease_s, owner=self._owner)
         if job is None:
             return False
-        with self._heartbeat(job) as progress:
-            try:
-                self._run(job, progress)
-            except _TRANSIENT as error:
-                self._again(job, str(error))
-            except OSError as error:
-                self._again(job, f"input or output error: {os.strerror(error.errno or 0)}")
-            except Exception as error:  # a fault of ours: the job must not take the worker with it
-                log.exception("job %d failed", job.id)
-                self._again(job, f"internal error ({type(error).__name__})")
+        try:
+            self._attempt(job)
+        except LeaseLost:
+            log.warning("job %d is somebody else's by now", job.id)
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            self._later(job, reason_of(error))
         return True
 
-    def _run(self, job: Job, progress: Callable[[float], None]) -> None:
-        if job.kind == INGEST:
-            self._ingest(job, progress)
-        else:
-            self._derive(job)
+    def _attempt(self, job: Job) -> None:
+        """Raises what passes by itself, and LeaseLost."""
+        wrong = went_wrong(job)
+        if wrong >= self._settings.attempts:
+            # Its worker died each time: the job must not kill them forever.
+            self._give_up(job, f"given up: {wrong} workers died of it", wrong)
+            return
+        at_work = tallied(AT_WORK, wrong)
+        self._report(job, 0.0, at_work)
+        try:
+            with self._heartbeat(job, at_work) as progress:
+                if job.kind == INGEST:
+                    self._ingest(job, progress)
+                else:
+                    self._derive(job)
+        except LeaseLost:
+            raise
+        except Exception as error:  # a fault of ours: the job must not take the worker with it
+            if is_transient(error):
+                raise
+            log.exception("job %d failed", job.id)
+            reason = f"internal error ({type(error).__name__})"
+            if wrong + 1 < self._settings.attempts:
+                self._later(job, reason, wrong + 1)
+            else:
+                self._give_up(job, reason, wrong + 1)
 
     def _ingest(self, job: Job, progress: Callable[[float], None]) -> None:
         try:
             task = IngestJob.of(job.payload)
         except (TypeError, ValueError):
-            self._archive.fail(job.id, "the job's payload is not understood", retry=False)
+            self._fail(job, "the job's payload is not understood")
             return
         path = Path(task.path)
-        if job.attempts > self._settings.attempts:
-            # Its worker died each time: the file must not kill them forever.
-            self._refuse(job, task, f"given up: {job.attempts - 1} workers died of it")
-            return
         if task.identity and not _is_unchanged(path, task):
-            self._archive.finish(job.id, "the file changed or is gone; a new one is taken once it is quiet")
+            self._finish(job, "the file changed or is gone; a new one is taken once it is quiet")
             return
         sender = Sender("ingest", task.folder)
         try:
@@ -129,14 +158,20 @@ class Worker:
                 secret=self._secret, sender=sender, progress=progress,
             )  # fmt: skip
         except SourceChanged as error:
-            if task.identity:
-                self._archive.finish(job.id, f"{error}; it is taken again once it is quiet")
-            else:
-                self._again(job, str(error))
+            if not task.identity:
+                raise
+            self._finish(job, f"{error}; it is taken again once it is quiet")
             return
-        except _TRANSIENT:
+        except FileNotFoundError:
+            if path.exists():
+                raise
+            self._fail(job, "the file is gone")
+            return
+        except LeaseLost:
             raise
         except (ArchiveError, ConversionError) as refusal:
+            if is_transient(refusal):
+                raise
             self._refuse(job, task, str(refusal), keep=not isinstance(refusal, DuplicateInstance))
             return
         outcomes = sorted({str(one.outcome) for one in taken.stored})
@@ -151,7 +186,7 @@ class Worker:
             )  # fmt: skip
         if task.delete_source:
             message += self._delete_source(path, task, taken)
-        self._archive.finish(job.id, message)
+        self._finish(job, message)
         log.info("job %d: %s", job.id, message)
 
     def _derive(self, job: Job) -> None:
@@ -159,36 +194,67 @@ class Worker:
         study, series = (str(job.payload.get(key, "")) for key in ("study", "series"))
         try:
             self._archive.thumbnail(study, series, principal=self._principal, scope=self._scope)
-        except _TRANSIENT:
-            raise
-        except ArchiveError as refusal:  # no picture can be made of it, now or later
-            self._archive.fail(job.id, str(refusal), retry=False)
+        except ArchiveError as refusal:
+            if is_transient(refusal):
+                raise
+            self._fail(job, str(refusal))  # no picture can be made of it, now or later
             return
-        self._archive.finish(job.id, "")
+        self._finish(job, "")
 
-    def _again(self, job: Job, reason: str) -> None:
-        """Put it back with back-off; after too many attempts it has failed for good."""
-        if job.attempts < self._settings.attempts:
-            self._archive.fail(job.id, reason, retry=True)
-            log.warning("job %d, attempt %d: %s", job.id, job.attempts, reason)
-            return
-        if job.kind == INGEST:
-            self._refuse(job, IngestJob.of(job.payload), reason)
-        else:
-            self._archive.fail(job.id, reason, retry=False)
+    # ---- how it ended -----------------------------------------------------------------
+    def _report(self, job: Job, share: float, message: str) -> None:
+        self._archive.report(
+            job.id, progress=share, message=message, lease_s=self._settings.lease_s, attempt=job.attempts
+        )
+
+    def _finish(self, job: Job, message: str) -> None:
+        self._archive.finish(job.id, message, attempt=job.attempts)
+
+    def _fail(self, job: Job, reason: str) -> None:
+        self._archive.fail(job.id, reason, retry=False, attempt=job.attempts)
+
+    def _later(self, job: Job, reason: str, wrong: int = 0) -> None:
+        """Put it back, with pauses that grow to ten minutes. Where the database cannot be
+        told, it is once it is back. Raises LeaseLost."""
+        log.warning("job %d, attempt %d: %s", job.id, job.attempts, reason)
+        message = tallied(reason, wrong)
+        try:
+            self._archive.fail(job.id, message, retry=True, attempt=job.attempts)
+        except LeaseLost:
+            raise
+        except Exception:
+            log.exception("job %d could not be put back yet", job.id)
+            self._unsaid[job.id] = (job, message)
+
+    def _give_up(self, job: Job, reason: str, wrong: int) -> None:
+        """After too many attempts that went wrong it has failed for good."""
+        try:
+            if job.kind == INGEST:
+                self._refuse(job, IngestJob.of(job.payload), reason)
+            else:
+                self._fail(job, reason)
+        except LeaseLost:
+            raise
+        except (TypeError, ValueError):
+            self._fail(job, reason)  # its payload names no file
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            self._later(job, reason_of(error), wrong)  # the count stays: it is not run again
 
     def _refuse(self, job: Job, task: IngestJob, reason: str, *, keep: bool = True) -> None:
         """Fail for good, with the bytes in quarantine and the reason where operators look.
 
-        ``keep`` is False where the archive has put them there itself.
+        ``keep`` is False where the archive has put them there itself. Raises what passes by
+        itself: then nothing is final, and the job is tried again.
         """
         name = task.name or shown(Path(task.path).name)
-        log.warning("job %d: %s refused: %s", job.id, hashed(name), reason)
         if keep:
             self._quarantine(task, name, reason)
+        log.warning("job %d: %s refused: %s", job.id, hashed(name), reason)
         if task.identity:
             self._archive.note_watched(task.folder, task.identity, outcome=REFUSED, reason=reason)
-        self._archive.fail(job.id, reason, retry=False)
+        self._fail(job, reason)
 
     def _quarantine(self, task: IngestJob, name: str, reason: str) -> None:
         try:
@@ -197,6 +263,8 @@ class Worker:
                 staged, name, reason, principal=self._principal, scope=self._scope, source=task.folder
             )
         except (ArchiveError, OSError) as error:
+            if is_transient(error):
+                raise
             # The source is left where it is, and the job says why it failed.
             log.warning("%s could not be kept in quarantine: %s", hashed(name), type(error).__name__)
 
@@ -214,19 +282,25 @@ class Worker:
         return "; source deleted"
 
     @contextmanager
-    def _heartbeat(self, job: Job) -> Iterator[Callable[[float], None]]:
-        """Renew the lease while the block runs; gives what to report progress to."""
+    def _heartbeat(self, job: Job, message: str) -> Iterator[Callable[[float], None]]:
+        """Renew the lease while the block runs; gives what to report progress to, which
+        raises LeaseLost once somebody else has the job."""
         share = 0.0
-        ended = threading.Event()
+        ended, lost = threading.Event(), threading.Event()
 
         def progress(done: float) -> None:
             nonlocal share
             share = done
+            if lost.is_set():
+                raise LeaseLost(job.id)
 
         def beat() -> None:
             while not ended.wait(self._settings.lease_s / _HEARTBEATS_PER_LEASE):
                 try:
-                    self._archive.report(job.id, progress=share, lease_s=self._settings.lease_s)
+                    self._report(job, share, message)
+                except LeaseLost:
+                    lost.set()
+                    return
                 except Exception:  # the next beat may reach the database again
                     log.exception("the lease of job %d could not be renewed", job.id)
 
@@ -239,11 +313,26 @@ class Worker:
             beating.join()
 
 
+def tallied(message: str, wrong: int) -> str:
+    """The message, with how often in a row the job went wrong."""
+    return f"{message} (went wrong {wrong} time{'s' * (wrong > 1)} in a row)" if wrong else message
+
+
+def went_wrong(job: Job) -> int:
+    """How often in a row the job of a new claim went wrong: what its last worker left in the
+    message says so. No message at all: none came as far as that."""
+    if not job.message:
+        return job.attempts - 1
+    tally = _TALLY.search(job.message)
+    return int(tally[1] if tally else 0) + job.message.startswith(AT_WORK)
+
+
 def _is_unchanged(path: Path, task: IngestJob) -> bool:
-    """Whether the file still is the one that the watcher saw."""
+    """Whether the file still is the one that the watcher saw. Raises OSError where that
+    cannot be known now (a share that is away)."""
     try:
         status = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     seen = Seen(task.name, status.st_ino, status.st_size, status.st_mtime_ns)
     return seen.identity == task.identity

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Jobs: leases, retries, and failures that are shown."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,13 +9,15 @@ import sys
 import threading
 from pathlib import Path
 
+import peewee
 import pytest
 
-from archive.errors import StorageFull
+from archive.errors import Busy, LeaseLost, SourceChanged, StorageFailed, StorageFull, Unreadable
 from archive.index.query import Level, Query
 from archive.service import Archive
 from archive.values import Job, JobState
 from gateway.ingest import worker as module
+from gateway.ingest.settling import Seen
 from gateway.ingest.worker import DERIVATIVES, INGEST, IngestJob, Worker
 from gateway.settings import WorkerSettings
 from tests.support.archives import ASK, open_archive
@@ -77,6 +80,230 @@ def test_a_full_disk_is_tried_again_later(
     assert job.state is JobState.WAITING
     assert job.message == "no space left in the store"
     assert not make_worker(archive).run_one()  # not before its pause is over
+
+
+def enqueue_watched(archive: Archive, path: Path) -> tuple[int, IngestJob]:
+    status = path.stat()
+    seen = Seen(path.name, status.st_ino, status.st_size, status.st_mtime_ns)
+    task = IngestJob(str(path), path.name, str(path.parent), seen.identity)
+    return archive.enqueue(INGEST, task.payload(), key=seen.identity, **ASK), task
+
+
+def make_due(archive: Archive) -> None:
+    """Every pause is over."""
+    index = archive._core.index
+    index.write(lambda: index.models.Job.update(not_before=0).execute())
+
+
+def unreadable_medium() -> Unreadable:
+    refusal = Unreadable("the file cannot be opened: Input/output error")
+    refusal.__cause__ = OSError(errno.EIO, "Input/output error")
+    return refusal
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StorageFull("no space left in the store"), StorageFailed("the store cannot be written"),
+        Busy("too many"), OSError(errno.EIO, "Input/output error"), OSError(errno.EMFILE, "Too many files"),
+        PermissionError(errno.EACCES, "Permission denied"), peewee.OperationalError("connection refused"),
+        unreadable_medium(),
+    ],
+    ids=lambda error: f"{type(error).__name__}-{getattr(error, 'errno', None)}",
+)  # fmt: skip
+def test_what_passes_by_itself_never_makes_a_file_refused(
+    error: Exception, archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    job_id, task = enqueue_watched(archive, path)
+
+    def hindered(*arguments: object, **options: object) -> object:
+        raise error
+
+    worker = make_worker(archive, attempts=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "ingest_file", hindered)
+        for _ in range(7):
+            assert worker.run_one()
+            assert job_of(archive, job_id).state is JobState.WAITING
+            make_due(archive)
+    assert archive.watched(task.folder, task.identity) is None
+    assert archive.quarantined(**ASK) == []
+    assert worker.run_one()
+    assert job_of(archive, job_id).state is JobState.DONE
+    assert archive.watched(task.folder, task.identity) == module.STORED
+
+
+def test_a_refusal_waits_until_quarantine_can_keep_the_bytes(
+    archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "bad.dcm"
+    path.write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 50)
+    job_id, task = enqueue_watched(archive, path)
+
+    def full(*arguments: object, **options: object) -> object:
+        raise StorageFull("no space left in the store")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive, "quarantine", full)
+        assert make_worker(archive).run_one()
+    assert job_of(archive, job_id).state is JobState.WAITING
+    assert archive.watched(task.folder, task.identity) is None
+    make_due(archive)
+    assert make_worker(archive).run_one()
+    assert job_of(archive, job_id).state is JobState.FAILED
+    assert archive.watched(task.folder, task.identity) == module.REFUSED
+    assert len(archive.quarantined(**ASK)) == 1
+
+
+def test_a_database_that_was_away_hears_later_that_the_job_waits(
+    archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    job_id = enqueue(archive, path)
+
+    def away(*arguments: object, **options: object) -> object:
+        raise peewee.OperationalError("connection refused")
+
+    worker = make_worker(archive, attempts=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "ingest_file", away)
+        patch.setattr(archive, "fail", away)
+        assert worker.run_one()
+        with pytest.raises(peewee.OperationalError):
+            worker.run_one()
+    assert not worker.run_one()  # it is told now, and its pause has begun
+    assert job_of(archive, job_id).state is JobState.WAITING
+    make_due(archive)
+    assert worker.run_one()
+    assert job_of(archive, job_id).state is JobState.DONE
+
+
+def test_pauses_do_not_hide_that_a_job_kills_its_workers(
+    archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    job_id = enqueue(archive, path)
+
+    class Killed(BaseException):
+        pass
+
+    def run(error: BaseException) -> None:
+        def ending(*arguments: object, **options: object) -> object:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "ingest_file", ending)
+            if isinstance(error, Killed):
+                with pytest.raises(Killed):
+                    make_worker(archive, attempts=3, lease_s=0.001).run_one()
+            else:
+                make_worker(archive, attempts=3).run_one()
+        make_due(archive)
+
+    for _ in range(4):
+        run(Busy("later"))
+    for _ in range(2):
+        run(Killed())
+    assert job_of(archive, job_id).message == "at work (went wrong 1 time in a row)"
+    run(RuntimeError("a fault of ours"))
+    job = job_of(archive, job_id)
+    assert (job.state, job.message) == (JobState.FAILED, "internal error (RuntimeError)")
+
+
+def test_a_worker_that_lost_its_lease_leaves_the_job_to_the_other(
+    archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    job_id = enqueue(archive, path)
+    ingest_file = module.ingest_file
+
+    def overtaken(*arguments: object, **options: object) -> object:
+        taken = ingest_file(*arguments, **options)  # type: ignore[arg-type]
+        index = archive._core.index
+        index.write(lambda: index.models.Job.update(lease_until=0).execute())
+        assert archive.claim([INGEST], lease_s=60, owner="other") is not None
+        archive.report(job_id, progress=0.5, message="the other's")
+        return taken
+
+    monkeypatch.setattr(module, "ingest_file", overtaken)
+    assert make_worker(archive).run_one()
+    job = job_of(archive, job_id)
+    assert (job.state, job.attempts, job.message) == (JobState.RUNNING, 2, "the other's")
+
+
+def test_a_lost_lease_stops_the_work_at_its_next_step(
+    archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    enqueue(archive, path)
+    refused = threading.Event()
+    report = archive.report
+
+    def observed(*arguments: object, **options: object) -> None:
+        try:
+            report(*arguments, **options)  # type: ignore[arg-type]
+        except LeaseLost:
+            refused.set()
+            raise
+
+    def overtaken(*arguments: object, progress, **options: object) -> object:  # type: ignore[no-untyped-def]
+        index = archive._core.index
+        index.write(lambda: index.models.Job.update(lease_until=0).execute())
+        assert archive.claim([INGEST], lease_s=60, owner="other") is not None
+        assert refused.wait(20)
+        while True:  # the beat sets its mark a moment after the refusal
+            progress(0.5)
+
+    monkeypatch.setattr(archive, "report", observed)
+    monkeypatch.setattr(module, "ingest_file", overtaken)
+    assert make_worker(archive, lease_s=1).run_one()
+
+
+def test_a_file_whose_share_is_away_is_not_taken_for_gone(
+    archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    job_id, _ = enqueue_watched(archive, path)
+
+    def stale(*arguments: object, **options: object) -> object:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_is_unchanged", stale)
+        assert make_worker(archive).run_one()
+    assert job_of(archive, job_id).state is JobState.WAITING
+
+
+def test_a_file_that_is_gone_is_not_tried_again(archive: Archive, folder: Path) -> None:
+    job_id = enqueue(archive, folder / "absent.dcm")
+    assert make_worker(archive).run_one()
+    job = job_of(archive, job_id)
+    assert (job.state, job.message) == (JobState.FAILED, "the file is gone")
+
+
+def test_a_file_that_came_by_itself_and_changed_is_copied_again(
+    archive: Archive, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "level.dcm"
+    path.write_bytes(make_instance())
+    job_id = enqueue(archive, path)
+
+    def changing(*arguments: object, **options: object) -> object:
+        raise SourceChanged("the file changed while it was copied")
+
+    monkeypatch.setattr(module, "ingest_file", changing)
+    worker = make_worker(archive, attempts=1)
+    for _ in range(3):
+        assert worker.run_one()
+        make_due(archive)
+    assert job_of(archive, job_id).state is JobState.WAITING
 
 
 def test_after_the_last_attempt_it_has_failed_and_is_in_quarantine(
@@ -183,8 +410,8 @@ def test_the_job_of_a_killed_worker_is_taken_over_after_its_lease(tmp_path: Path
     stop = threading.Event()
     done = archive.finish
 
-    def observed(finished: int, message: str = "") -> None:
-        done(finished, message)
+    def observed(finished: int, message: str = "", *, attempt: int | None = None) -> None:
+        done(finished, message, attempt=attempt)
         stop.set()
 
     archive.finish = observed  # type: ignore[method-assign]
