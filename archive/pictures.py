@@ -7,12 +7,12 @@ import json
 from archive.access import Action, Principal, Scope
 from archive.audit import EXPORT, AuditRecord
 from archive.core import Core
-from archive.errors import CannotDecode, CannotTranscode, NoSuchInstance, NotFound, TooLarge
-from archive.indexing import refer
+from archive.errors import CannotDecode, CannotTranscode, Gone, NoSuchInstance, NotFound, TooLarge
+from archive.indexing import execute, refer
 from archive.ingest import put_blob
 from archive.record import BlobRef, blob_key
 from archive.retrieve import Handle, Retriever
-from archive.rows import Row, rows_below, visible
+from archive.rows import Row, is_tombstoned, rows_below, visible
 from archive.values import ByteStream, Rendering
 
 THUMBNAIL = Rendering(rows=256, columns=256, quality=80)
@@ -32,6 +32,10 @@ def thumbnail(
 ) -> bytes:
     """See ``Archive.thumbnail``."""
     core.check(principal, Action.READ)
+    kept = rendering is None and not sop
+    if kept and series and (data := _kept(core, study, series, scope)) is not None:
+        core.access.note("rendered", principal, study, "", 1, "thumbnail")
+        return data
     rows = [
         row
         for page in rows_below(core, study, series, scope)
@@ -40,12 +44,10 @@ def thumbnail(
     ]
     shown = [row for row in rows if _kind(row) not in _HIDDEN]
     if not shown:
+        if is_tombstoned(core, study, series, sop, scope):
+            raise Gone(sop or series or study)
         raise NoSuchInstance(sop or series or study)
     series_id = shown[0].series_id
-    kept = rendering is None and not sop
-    if kept and (data := _kept(core, series_id)) is not None:
-        core.access.note("rendered", principal, study, "", 1, "thumbnail")
-        return data
     failure: Exception | None = None
     for row in sorted((r for r in shown if r.series_id == series_id), key=_preference):
         handle = retriever.handles.get(row.sop_instance_uid)
@@ -79,13 +81,18 @@ def _draw(retriever: Retriever, handle: Handle, rendering: Rendering) -> bytes:
     return retriever.render(handle, tiles, rendering, canvas)
 
 
-def _kept(core: Core, series_id: int) -> bytes | None:
-    model = core.index.models.Derivative
+def _kept(core: Core, study: str, series: str, scope: Scope) -> bytes | None:
+    """The picture that was made of a series earlier, if the scope sees it."""
+    sql = (
+        "SELECT d.digest FROM derivative d JOIN series s ON s.id = d.series_id "
+        "JOIN study ON study.id = s.study_id WHERE d.kind = 'thumbnail' AND s.series_instance_uid = ? "
+        f"AND study.study_instance_uid = ? AND ({scope.sql})"
+    )
     with core.index.read():
-        row = model.get_or_none((model.series == series_id) & (model.kind == "thumbnail"))
+        row = execute(core, sql, series, study, *scope.parameters).fetchone()
     if row is None:
         return None
-    key = blob_key(bytes(row.digest))
+    key = blob_key(bytes(row[0]))
     if core.storage.stat(key) is None:
         return None
     file = core.files.get(key)
