@@ -15,7 +15,11 @@ from archive.index.query import Query
 from archive.index.text import fold
 from archive.indexing import execute
 from archive.rows import last_change, moment
-from archive.values import Change, Page, SlideSummary
+from archive.values import Change, Page, PixelDescription, SlideSummary
+
+
+_NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}
+_JPEG_2000 = "1.2.840.10008.1.2.4.90"  # lossless only
 
 
 def find(core: Core, query: Query, *, principal: Principal, scope: Scope) -> Page:
@@ -38,8 +42,8 @@ def _result(core: Core, query: Query, row: Mapping[str, Any]) -> dict[str, objec
     answer, missing = to_json(row, query.level, include=query.include, parents=not known[query.level])
     answer["00080056"] = {"vr": "CS", "Value": ["ONLINE"]}
     if query.level is Level.INSTANCE:
-        syntax = {"vr": "UI", "Value": [row["instance.transfer_syntax_uid"]]}
-        answer["00020010"] = answer["00083002"] = syntax
+        answer["00020010"] = {"vr": "UI", "Value": [row["instance.transfer_syntax_uid"]]}
+        answer["00083002"] = {"vr": "UI", "Value": _available(core, row)}
         everything = "all" in query.include
         if missing or everything:
             tags = {path[:8] for path in missing}
@@ -47,6 +51,26 @@ def _result(core: Core, query: Query, row: Mapping[str, Any]) -> dict[str, objec
                 if (everything or tag in tags) and tag not in answer:
                     answer[tag] = value
     return dict(sorted(answer.items()))
+
+
+def _available(core: Core, row: Mapping[str, Any]) -> list[str]:
+    """Transfer syntaxes that an instance's frames are offered in, the stored one first. Of
+    native ones JPEG 2000 lossless too: clients ask for it first, and some cannot take
+    native frames over HTTP."""
+    stored: str = row["instance.transfer_syntax_uid"]
+    if stored not in _NATIVE or core.codec is None or not row["instance.has_pixel_data"]:
+        return [stored]
+    pixels = PixelDescription(
+        stored,
+        row["instance.rows"],
+        row["instance.columns"],
+        row["instance.samples_per_pixel"],
+        row["instance.bits_allocated"],
+        row["instance.bits_stored"],
+        row["instance.pixel_representation"],
+        row["instance.photometric_interpretation"],
+    )
+    return [stored, _JPEG_2000] if core.codec.can_transcode(pixels, _JPEG_2000) else [stored]
 
 
 def _stored_json(core: Core, row: Mapping[str, Any]) -> dict[str, object]:

@@ -179,7 +179,7 @@ def test_dciodvfy_reports_no_error(exported: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["cmu", "j2k"])
 def test_wsidicom_opens_the_slide_over_dicomweb(
-    server: Server, ingested: dict[str, Ingested], name: str
+    server: Server, ingested: dict[str, Ingested], exported: Any, name: str
 ) -> None:
     from wsidicom import WsiDicomWebClient
 
@@ -188,7 +188,10 @@ def test_wsidicom_opens_the_slide_over_dicomweb(
     page = levels_of(slide.path)[0]
     with WsiDicom.open_web(web, slide.study, slide.series) as wsi:
         region = np.asarray(wsi.read_region((0, 0), 0, (512, 512)).convert("RGB"))
+        label = np.asarray(wsi.read_label().convert("RGB"))
     assert np.array_equal(region, scanner_pixels(page)[:512, :512])
+    with WsiDicom.open(list(exported(name).rglob("*.dcm"))) as files:
+        assert np.array_equal(label, np.asarray(files.read_label().convert("RGB")))
 
 
 def test_dicomweb_client_walks_from_search_to_pixels(server: Server, ingested: dict[str, Ingested]) -> None:
