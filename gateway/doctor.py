@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.settings import Settings
-from gateway.settings_check import file_system, host_port, is_loopback, refusals
+from gateway.settings_check import host_port, is_loopback, refusals
 from gateway.supervisor import PORTS_FILE, CannotListen, listen
 from gateway.versions import versions
 
@@ -101,12 +101,11 @@ def _data_folder(settings: Settings) -> Iterator[Check]:
     place = data
     while not place.exists():
         place = place.parent
-    kind = file_system(place) or "unknown file system"
     if not os.access(place, os.W_OK | os.X_OK):
         yield Check("data folder", State.BAD, f"{place} cannot be written")
         return
     state = "is there" if data.exists() else "will be made"
-    yield Check("data folder", State.GOOD, f"{data} {state}, on {kind}")
+    yield Check("data folder", State.GOOD, f"{data} {state}")
     free = shutil.disk_usage(place).free
     enough = free > settings.limits.free_bytes
     yield Check(

@@ -59,7 +59,11 @@ class HttpSettings:
         "Every URL in an answer starts with it.",
         example='"https://slides.example.org"',
     )
-    behind_proxy: bool = _set(False, "A reverse proxy of `trusted_proxies` ends TLS in front of this server.")
+    behind_proxy: bool = _set(
+        False,
+        "A reverse proxy of `trusted_proxies` stands in front of this server. "
+        'With `auth.mode = "open"` on loopback only (docs/adr/0007).',
+    )
     trusted_proxies: tuple[str, ...] = _set(
         (),
         "CIDR networks of the proxies whose X-Forwarded-For and X-Forwarded-Proto count.",
@@ -132,7 +136,8 @@ class DimseSettings:
 class AuthSettings:
     mode: str = _set(
         "open",
-        "`open`: everybody who reaches the server may do everything; allowed on loopback only.",
+        "`open`: everybody who reaches the server may do everything; allowed on loopback only, "
+        "its proxy too.",
         choices=("open", "local", "oidc"),
     )
 

@@ -10,27 +10,7 @@ from pathlib import Path
 
 from gateway.settings import DimseSettings, HttpSettings, Settings, SettingsError
 
-# statfs types on which SQLite's locks and shared memory cannot be relied on.
-NETWORK_FILE_SYSTEMS = (
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb2",
-    "smb3",
-    "smbfs",
-    "afs",
-    "ceph",
-    "9p",
-    "glusterfs",
-    "fuse.sshfs",
-    "fuse.glusterfs",
-    "fuse.s3fs",
-    "fuse.rclone",
-    "lustre",
-    "beegfs",
-)
 UNBUILT_AUTH = ("local", "oidc")
-MOUNTS = Path("/proc/self/mounts")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -67,6 +47,12 @@ def is_loopback(host: str) -> bool:
     return plain_address(host).is_loopback
 
 
+def _is_loopback_network(found: Network) -> bool:
+    """Whether every address of the network is loopback, IPv4 ones mapped into IPv6 too."""
+    first, last = (plain_address(str(address)) for address in (found[0], found[-1]))
+    return first.version == last.version and first.is_loopback and last.is_loopback
+
+
 def network(text: str, name: str) -> Network:
     try:
         return ipaddress.ip_network(text, strict=False)
@@ -85,6 +71,14 @@ def http_refusals(http: HttpSettings, auth_mode: str) -> Iterator[str]:
         yield "http.public_url must start with http:// or https://"
     if http.behind_proxy and not http.trusted_proxies:
         yield "http.behind_proxy needs the proxies' networks in http.trusted_proxies"
+    if http.behind_proxy and auth_mode == "open":
+        for text in http.trusted_proxies:
+            if not _is_loopback_network(network(text, "http.trusted_proxies")):
+                yield (
+                    f'http.trusted_proxies = "{text}" is beyond loopback, where auth.mode = "open" '
+                    "would give everybody behind that proxy everything: put the proxy beside this server, "
+                    "at 127.0.0.1 (docs/adr/0007)"
+                )
     if is_loopback(host):
         return
     if auth_mode == "open":
@@ -126,25 +120,12 @@ def dimse_refusals(dimse: DimseSettings) -> Iterator[str]:
         )
 
 
-def file_system(path: Path, mounts: Path = MOUNTS) -> str:
-    """The type of the file system that holds ``path`` (``ext4``), "" where unknown."""
-    try:
-        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return ""
-    resolved = path.resolve()
-    best, kind = -1, ""
-    for line in lines:
-        _, point, found, *_ = line.split(" ")
-        # octal escapes: a space is \040
-        mounted = Path(point.encode("latin-1", "surrogateescape").decode("unicode_escape"))
-        if resolved.is_relative_to(mounted) and len(mounted.parts) >= best:
-            best, kind = len(mounted.parts), found
-    return kind
-
-
-def storage_refusals(settings: Settings, kind_of: Callable[[Path], str] = file_system) -> Iterator[str]:
+def storage_refusals(settings: Settings, kind_of: Callable[[Path], str] | None = None) -> Iterator[str]:
     """Why data may not be kept so."""
+    # Not above: the supervisor loads this module, and nothing of the archive but this leaf.
+    from archive.index.file_systems import network_file_system
+
+    kind_of = kind_of or network_file_system
     url = settings.database
     if not url.startswith(("sqlite:///", "postgresql://")):
         yield "database_url must start with sqlite:/// or postgresql://"
@@ -156,8 +137,7 @@ def storage_refusals(settings: Settings, kind_of: Callable[[Path], str] = file_s
     # A relative database path is below data_dir: one file system for both in practice,
     # but the write lock stands in data_dir whatever the database's place.
     for name, path in (("data_dir", settings.data), ("database_url", database.parent)):
-        kind = kind_of(path)
-        if kind in NETWORK_FILE_SYSTEMS:
+        if kind := kind_of(path):
             yield (
                 f"{name} is on {kind}, where SQLite's locks do not hold: "
                 "use a local disk, or PostgreSQL in database_url"

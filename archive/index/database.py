@@ -20,6 +20,7 @@ from archive.access import Scope
 from archive.errors import ArchiveError, Busy, StorageFailed
 from archive.index import migrations, sequence
 from archive.index.attributes import AttributeRow
+from archive.index.file_systems import network_file_system
 from archive.index.models import Models, make_models
 from archive.index.query import Query
 from archive.index.rows import Inserter
@@ -41,7 +42,6 @@ _UNIQUE_VIOLATION = "23505"
 _UNIQUE_RETRIES = 2
 _MIGRATION_LOCK = 0x436F7665_6D696772
 _REFERENCE_LOCK = 0x436F7665_72656673
-_NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "afs", "ceph", "gluster")
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class SqliteIndex(Index):
 
     def __init__(self, path: Path, run_dir: Path) -> None:
         self._path = path.absolute()
-        if kind := _network_file_system(self._path.parent):
+        if kind := network_file_system(self._path.parent):
             raise StorageFailed(f"SQLite cannot live on a network file system ({kind})")
         database = peewee.SqliteDatabase(
             str(self._path),
@@ -355,18 +355,3 @@ def _sqlstate(error: BaseException) -> str:
     """PostgreSQL's code for what went wrong; peewee wraps the driver's exception."""
     inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else error.__context__
     return str(getattr(inner, "sqlstate", None) or "")
-
-
-def _network_file_system(folder: Path) -> str:
-    """The type of the network file system that a folder is on; empty for a local one."""
-    try:
-        device = folder.stat().st_dev
-        mounts = Path("/proc/self/mountinfo").read_text()
-    except OSError:
-        return ""  # not Linux, or no such folder: SQLite will say so itself
-    wanted = f"{device >> 8 & 0xFFF}:{device & 0xFF | device >> 12 & 0xFFF00}"
-    for line in mounts.splitlines():
-        fields, _, rest = line.partition(" - ")
-        if fields.split()[2] == wanted and rest.startswith(_NETWORK_FILE_SYSTEMS):
-            return rest.split()[0]
-    return ""

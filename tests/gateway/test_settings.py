@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from archive.index.file_systems import network_file_system
 from gateway import settings_docs
 from gateway.settings import KEYS, Peer, Settings, SettingsError, load, shipped_config, value_of
-from gateway.settings_check import file_system, host_port, refusals, storage_refusals
+from gateway.settings_check import host_port, refusals, storage_refusals
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -134,6 +135,11 @@ PEER = {"dimse.peers": [{"ae_title": "A", "networks": ["10.0.0.0/8"]}]}
         ),
         ({"http.bind": "0.0.0.0:80", "auth.mode": "local"}, "not part of this release"),
         ({"http.behind_proxy": True}, "trusted_proxies"),
+        ({"http.behind_proxy": True, "http.trusted_proxies": ["127.0.0.1/32", "10.0.0.1/32"]}, "10.0.0.1/32"),
+        ({"http.behind_proxy": True, "http.trusted_proxies": ["0.0.0.0/0"]}, "beyond loopback"),
+        ({"http.behind_proxy": True, "http.trusted_proxies": ["127.0.0.0/7"]}, "beyond loopback"),
+        ({"http.behind_proxy": True, "http.trusted_proxies": ["::/0"]}, "beyond loopback"),
+        ({"http.behind_proxy": True, "http.trusted_proxies": ["nonsense"]}, "not a CIDR network"),
         ({"http.bind": "myhost:80"}, "not an IP address"),
         ({"http.bind": "127.0.0.1"}, "not ADDRESS:PORT"),
         ({"http.bind": "127.0.0.1:70000"}, "not ADDRESS:PORT"),
@@ -165,6 +171,10 @@ def test_an_unsafe_start_is_refused_with_its_reason(flags, reason: str, tmp_path
         {"http.bind": "[::ffff:127.0.0.1]:8080"},
         {"dimse.bind": "0.0.0.0:104", "dimse.allow_plaintext": True, **PEER},
         {"dimse.bind": ""},
+        {
+            "http.behind_proxy": True,
+            "http.trusted_proxies": ["127.0.0.0/8", "::1/128", "::ffff:127.0.0.1/128"],
+        },
     ],
 )
 def test_a_guarded_or_local_address_is_accepted(flags, tmp_path: Path) -> None:
@@ -180,17 +190,25 @@ def test_addresses_are_read_with_their_brackets() -> None:
 def test_sqlite_on_a_network_share_is_refused_and_postgresql_is_not(kind: str) -> None:
     assert kind in next(storage_refusals(Settings(), lambda path: kind))
     assert list(storage_refusals(Settings(database_url="postgresql://h/d"), lambda path: kind)) == []
-    assert list(storage_refusals(Settings(), lambda path: "ext4")) == []
+    assert list(storage_refusals(Settings(), lambda path: "")) == []
 
 
-def test_the_file_system_is_that_of_the_longest_mount_point(tmp_path: Path) -> None:
-    mounts = tmp_path / "mounts"
-    share = tmp_path / "the share"
-    share.mkdir()
-    escaped = str(share).replace(" ", "\\040")
-    mounts.write_text(f"a / ext4 rw 0 0\nb {escaped} nfs4 rw 0 0\nc {escaped}x xfs rw 0 0\n")
-    assert file_system(share / "not yet" / "there", mounts) == "nfs4"
-    assert file_system(tmp_path, mounts) == "ext4"
+@pytest.mark.parametrize("kind", ["nfs4", "fuse.rclone", "beegfs", "gluster"])
+def test_a_folder_that_is_not_there_yet_is_judged_by_where_it_will_be(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.read_text
+
+    def mounted(path: Path, **options: str) -> str:
+        text = real(path, **options)
+        if str(path) != "/proc/self/mountinfo":
+            return text
+        return "\n".join(f"{line.partition(' - ')[0]} - {kind} a rw" for line in text.splitlines())
+
+    assert network_file_system(tmp_path / "not yet" / "there") == ""
+    monkeypatch.setattr(Path, "read_text", mounted)
+    assert network_file_system(tmp_path / "not yet" / "there") == kind
+    assert f"data_dir is on {kind}" in next(storage_refusals(Settings(data_dir=str(tmp_path / "new"))))
 
 
 def test_a_relative_database_is_below_the_data_folder() -> None:

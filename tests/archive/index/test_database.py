@@ -434,8 +434,8 @@ def test_the_wal_is_copied_back_and_does_not_grow_for_ever(
 def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path.read_text
 
-    def mounted(path: Path, *arguments: object) -> str:
-        text = real(path, *arguments)
+    def mounted(path: Path, **options: str) -> str:
+        text = real(path, **options)
         if str(path) != "/proc/self/mountinfo":
             return text
         return "\n".join(line.partition(" - ")[0] + " - nfs4 server:/export rw" for line in text.splitlines())
