@@ -17,7 +17,6 @@ from archive.indexing import execute
 from archive.rows import last_change, moment
 from archive.values import Change, Page, PixelDescription, SlideSummary
 
-
 _NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"}
 _JPEG_2000 = "1.2.840.10008.1.2.4.90"  # lossless only
 

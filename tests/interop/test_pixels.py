@@ -177,6 +177,7 @@ def test_dciodvfy_reports_no_error(exported: Any, name: str) -> None:
         assert errors == [], path.name
 
 
+@pytest.mark.filterwarnings("ignore:The odd length pixel data:UserWarning")  # wsidicom cuts the padding
 @pytest.mark.parametrize("name", ["cmu", "j2k"])
 def test_wsidicom_opens_the_slide_over_dicomweb(
     server: Server, ingested: dict[str, Ingested], exported: Any, name: str
