@@ -31,7 +31,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from archive.errors import StorageFull
 from archive.storage.base import Storage
-from gateway.cli.errors import BadBackup, MissingProgram, TargetNotEmpty
+from gateway.errors import BadBackup, MissingProgram, TargetNotEmpty
 from gateway.settings import Settings, child_environment
 
 FORMAT = 1

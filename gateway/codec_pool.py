@@ -7,6 +7,7 @@ have a memory limit, and a deadline kept from here; whatever befalls a child cos
 request and is mended by the next child.
 """
 
+import contextlib
 import math
 import os
 import queue
@@ -209,7 +210,8 @@ class CodecPool:
 
     # ---- life ----------------------------------------------------------------------
     def start(self) -> None:
-        """Start the children now, so that the first request need not wait for them."""
+        """Start the children now, so that the first request need not wait for them. Busy
+        where no thread can be had for any."""
         with self._lock:
             if self._owner != os.getpid():
                 self._forget()
@@ -217,8 +219,13 @@ class CodecPool:
                 return
             for number in range(self._workers):
                 thread = threading.Thread(target=self._run, name=f"codec-{number}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # no thread left: those that run do it
+                    if not self._threads:
+                        raise Busy("no thread left to decode in") from error
+                    return
                 self._threads.append(thread)
-                thread.start()
 
     def close(self) -> None:
         """Finish what waits, then end the children. Later requests are :class:`Busy`."""
@@ -260,7 +267,13 @@ class CodecPool:
         me = threading.get_ident()
         child = self._new_child(me)
         while (request := self._requests.get()) is not None:
-            child = self._serve(request, me, child)
+            try:
+                child = self._serve(request, me, child)
+            except Exception:  # noqa: BLE001  whatever it is, nobody must wait for ever
+                self._abandon(me, child)
+                child = None
+            if not request.result.done():
+                request.result.set_exception(CannotDecode("the decoder failed"))
         if child is not None:
             child.close()
         self._children.pop(me, None)
@@ -300,6 +313,13 @@ class CodecPool:
         if child is not None:
             child.close()
         return self._new_child(me)
+
+    def _abandon(self, me: int, child: _Child | None) -> None:
+        """Have no child: the one that was may be in any state."""
+        self._children.pop(me, None)
+        if child is not None:
+            with contextlib.suppress(Exception):  # it was of no more use anyway
+                child.close()
 
     def _new_child(self, me: int) -> _Child | None:
         self._children.pop(me, None)

@@ -20,6 +20,7 @@ from archive.index.database import Index
 from archive.service import Archive
 from archive.storage.base import Storage
 from archive.storage.local import LocalStorage
+from gateway import process
 from gateway.settings import Settings, SettingsError, WatchSettings
 from gateway.supervisor import UNHEALTHY_FILE
 from gateway.versions import version_of
@@ -71,6 +72,7 @@ def archive(settings: Settings, *, codecs: bool = True, migrate: bool = False) -
         raise SettingsError(
             f"{settings.data} holds no archive: run `coverslip migrate` or `serve`, or name it with --data"
         )
+    process.open_many_files()  # before the archive looks how many it may keep open
     kept = storage(settings)
     opened = index(settings)
     with contextlib.ExitStack() as cleanup:

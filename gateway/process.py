@@ -8,7 +8,9 @@ nothing more, finish what runs, exit. SIGTERM while draining means *leave now*.
 import contextlib
 import ctypes
 import os
+import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -30,6 +32,19 @@ def die_with(parent: int) -> None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def open_many_files() -> None:
+    """Raise this process's soft limit of open files to the hard one; Linux only.
+
+    The usual soft limit, 1024, is for programs that use select(2), which we do not.
+    """
+    if sys.platform != "linux":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # a sandbox may forbid it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Ready:

@@ -15,19 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 from urllib.parse import quote, unquote
 
+from gateway import settings_read as read
+from gateway.settings_read import PREFIX, Key
+from gateway.settings_read import SettingsError as SettingsError
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 # Read by the test suite, not settings of the program.
 RESERVED_VARIABLES = ("COVERSLIP_TEST_", "COVERSLIP_REQUIRE_")
-PREFIX = "COVERSLIP_"
 CONFIG_VARIABLE = "COVERSLIP_CONFIG"
 
 T = TypeVar("T")
-
-
-class SettingsError(Exception):
-    """A setting is unknown, of the wrong type, or not allowed; ``str()`` is one line."""
 
 
 def _set(
@@ -237,24 +236,6 @@ class Settings:
         return tuple(self.data / folder for folder in self.watch.folders)
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One leaf of :class:`Settings`: ``http.bind``."""
-
-    name: str
-    type: Any  # a class, tuple[str, ...] or tuple[Peer, ...]
-    default: object
-    meaning: str
-    choices: tuple[str, ...]
-    minimum: float | None
-    secret: bool
-    example: str
-
-    @property
-    def variable(self) -> str:
-        return PREFIX + self.name.replace(".", "_").upper()
-
-
 def keys(of: "type[DataclassInstance]" = Settings, prefix: str = "") -> Iterator[Key]:
     """Every key, in the order of the dataclasses."""
     hints = get_type_hints(of)
@@ -296,8 +277,6 @@ def load(
     Raises SettingsError: an unreadable file, an unknown key (naming the nearest known
     one), a value of the wrong type or outside its bounds.
     """
-    from gateway import settings_read as read
-
     environment = os.environ if environment is None else environment
     values: dict[str, object] = {}
     origins = dict.fromkeys(KEYS, "built-in default")
@@ -308,7 +287,7 @@ def load(
         local = Path("coverslip.toml")
         config = local if local.exists() else shipped_config()
     label = "config/default.toml" if config == shipped_config() else str(config)
-    for name, value in read.flatten(read.toml_file(config), label).items():
+    for name, value in read.flatten(read.toml_file(config), label, KEYS).items():
         values[name] = read.checked(KEYS[name], value, label)
         origins[name] = label
 

@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterable
 from itertools import groupby
 
-from gateway.settings import KEYS, PREFIX, Key, Peer
+from gateway.settings import KEYS, Peer
+from gateway.settings_read import PREFIX, Key
 
 TITLES = {
     "": "Where data is kept",

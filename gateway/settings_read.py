@@ -3,13 +3,36 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Any, get_args
 
-from gateway.settings import KEYS, Key, Peer, SettingsError
-
+PREFIX = "COVERSLIP_"
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
+
+
+class SettingsError(Exception):
+    """A setting is unknown, of the wrong type, or not allowed; ``str()`` is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One leaf of ``gateway.settings.Settings``: ``http.bind``."""
+
+    name: str
+    type: Any  # a class, tuple[str, ...], or a tuple of a dataclass such as Peer
+    default: object
+    meaning: str
+    choices: tuple[str, ...]
+    minimum: float | None
+    secret: bool
+    example: str
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.name.replace(".", "_").upper()
 
 
 def toml_file(path: Path) -> dict[str, object]:
@@ -37,20 +60,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {best}?)" if best else ""
 
 
-def flatten(table: Mapping[str, object], where: str, prefix: str = "") -> dict[str, object]:
-    """``{"http": {"bind": x}}`` as ``{"http.bind": x}``; refuses what is not a key."""
-    groups = {name.rpartition(".")[0] for name in KEYS} - {""}
+def flatten(
+    table: Mapping[str, object], where: str, keys: Collection[str], prefix: str = ""
+) -> dict[str, object]:
+    """``{"http": {"bind": x}}`` as ``{"http.bind": x}``; refuses what is not of ``keys``."""
+    groups = {name.rpartition(".")[0] for name in keys} - {""}
     found: dict[str, object] = {}
     for name, value in table.items():
         full = prefix + name
-        if full in KEYS:
+        if full in keys:
             found[full] = value
         elif full in groups and isinstance(value, Mapping):
-            found |= flatten(value, where, f"{full}.")
+            found |= flatten(value, where, keys, f"{full}.")
         elif full in groups:
             raise SettingsError(f"{where}: {full} is a table of settings, not a value")
         else:
-            raise SettingsError(f"{where}: unknown setting {full}{nearest(full, [*KEYS, *groups])}")
+            raise SettingsError(f"{where}: unknown setting {full}{nearest(full, [*keys, *groups])}")
     return found
 
 
@@ -85,8 +110,8 @@ def checked(key: Key, value: object, where: str) -> object:
         value = float(value)
     if key.type == tuple[str, ...]:
         return _strings(key.name, value, where)
-    if key.type == tuple[Peer, ...]:
-        return _peers(key.name, value, where)
+    if (item := next(iter(get_args(key.type)), None)) is not None and is_dataclass(item):
+        return _tables(item, key.name, value, where)
     if type(value) is not key.type:
         wanted = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}[key.type]
         raise SettingsError(f"{where}: {key.name} must be {wanted}, not {type(value).__name__}")
@@ -103,18 +128,21 @@ def _strings(name: str, value: object, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _peers(name: str, value: object, where: str) -> tuple[Peer, ...]:
+def _tables(of: Any, name: str, value: object, where: str) -> tuple[object, ...]:
+    """A list of tables as objects of the dataclass ``of``, whose fields are texts or tuples of them."""
+    known = {item.name: isinstance(item.default, tuple) for item in fields(of)}
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise SettingsError(f"{where}: {name} must be a list of tables with ae_title and networks")
-    peers = []
-    for item in value:
-        for part in item:
-            if part not in ("ae_title", "networks"):
-                raise SettingsError(
-                    f"{where}: unknown setting {name}.{part}{nearest(part, ('ae_title', 'networks'))}"
-                )
-        title = item.get("ae_title", "")
-        if not isinstance(title, str):
-            raise SettingsError(f"{where}: {name}.ae_title must be text")
-        peers.append(Peer(title, _strings(f"{name}.networks", item.get("networks", []), where)))
-    return tuple(peers)
+        raise SettingsError(f"{where}: {name} must be a list of tables with {' and '.join(known)}")
+    made = []
+    for table in value:
+        parts: dict[str, object] = {}
+        for part, given in table.items():
+            if part not in known:
+                raise SettingsError(f"{where}: unknown setting {name}.{part}{nearest(part, known)}")
+            if known[part]:
+                given = _strings(f"{name}.{part}", given, where)
+            elif not isinstance(given, str):
+                raise SettingsError(f"{where}: {name}.{part} must be text")
+            parts[part] = given
+        made.append(of(**parts))
+    return tuple(made)

@@ -34,7 +34,7 @@ EXIT_CODES: Sequence[ExitCode] = (
     ExitCode(USAGE, ("click.exceptions.UsageError",), "The command line is wrong.", "See --help."),
     ExitCode(
         3,
-        ("gateway.settings.SettingsError",),
+        ("gateway.settings_read.SettingsError",),
         "A setting is unknown, of the wrong type or not allowed.",
         "See `coverslip config check` and docs/settings.md.",
     ),
@@ -98,6 +98,7 @@ EXIT_CODES: Sequence[ExitCode] = (
     ),
     ExitCode(23, ("archive.errors.Held",), "A hold or retention forbids the change.", ""),
     ExitCode(24, ("archive.errors.SourceChanged",), "The file changed while it was read.", "Try again."),
+    ExitCode(26, ("archive.errors.LeaseLost",), "The job is another worker's by now.", ""),
     ExitCode(
         25, ("archive.errors.ArchiveError",), "Another refusal of the archive.", "The message says which."
     ),
@@ -124,24 +125,20 @@ EXIT_CODES: Sequence[ExitCode] = (
     ),
     ExitCode(
         34,
-        ("converters.errors.TargetExists", "gateway.cli.errors.TargetNotEmpty"),
+        ("converters.errors.TargetExists", "gateway.errors.TargetNotEmpty"),
         "The target exists already or is not empty.",
         "Name another folder; nothing was overwritten.",
     ),
     ExitCode(35, ("converters.errors.VerificationFailed",), "What was written differs from its source.", ""),
     ExitCode(36, ("converters.errors.ConversionError",), "Another refusal of a converter.", ""),
-    ExitCode(
-        37, ("gateway.cli.errors.BadBackup",), "The backup is damaged or incomplete.", "Use another one."
-    ),
+    ExitCode(37, ("gateway.errors.BadBackup",), "The backup is damaged or incomplete.", "Use another one."),
     ExitCode(
         38,
         ("gateway.cli.errors.CannotRead", "builtins.OSError"),
         "A file or folder cannot be read or written.",
         "The message names it.",
     ),
-    ExitCode(
-        39, ("gateway.cli.errors.MissingProgram",), "A program or package that is needed is absent.", ""
-    ),
+    ExitCode(39, ("gateway.errors.MissingProgram",), "A program or package that is needed is absent.", ""),
     ExitCode(FINDINGS, (), "The check found something wrong.", "It is listed on the standard output."),
     ExitCode(SOME_FAILED, (), "Some of several files failed.", "They are listed; the others are done."),
     ExitCode(NOT_READY, ("gateway.supervisor.StartFailed",), "The server could not start.", "See its log."),

@@ -21,6 +21,7 @@ def _role(name: str, help_: str) -> Callable[[Callable[..., None]], click.Comman
         @click.option("--fd", type=int, hidden=True, help="Inherited listening socket.")
         @common
         def command(given: Given, ready_fd: int | None, fd: int | None, **rest: Any) -> None:
+            process.open_many_files()
             settings = given.settings(name)
             check(settings)
             settings.run_dir.mkdir(parents=True, exist_ok=True)

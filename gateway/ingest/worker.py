@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archive.access import Principal, Scope
-from archive.errors import ArchiveError, DuplicateInstance, LeaseLost, SourceChanged
+from archive.errors import ArchiveError, DuplicateInstance, LeaseLost, NoSuchJob, SourceChanged
 from archive.spool import hash_file
 from archive.values import Job, Outcome, Sender
 from converters.errors import ConversionError
@@ -97,10 +97,10 @@ class Worker:
     def run_one(self) -> bool:
         """Claim and run the next job; False when none is due. Raises what the database
         raises while it cannot be reached."""
-        for job, reason in list(self._unsaid.values()):
-            with suppress(LeaseLost):
-                self._archive.fail(job.id, reason, retry=True, attempt=job.attempts)
-            del self._unsaid[job.id]
+        for unsaid, reason in list(self._unsaid.values()):
+            with suppress(LeaseLost, NoSuchJob):
+                self._archive.fail(unsaid.id, reason, retry=True, attempt=unsaid.attempts)
+            del self._unsaid[unsaid.id]
         job = self._archive.claim(KINDS, lease_s=self._settings.lease_s, owner=self._owner)
         if job is None:
             return False
@@ -215,13 +215,13 @@ class Worker:
 
     def _later(self, job: Job, reason: str, wrong: int = 0) -> None:
         """Put it back, with pauses that grow to ten minutes. Where the database cannot be
-        told, it is once it is back. Raises LeaseLost."""
+        told, it is once it is back."""
         log.warning("job %d, attempt %d: %s", job.id, job.attempts, reason)
         message = tallied(reason, wrong)
         try:
             self._archive.fail(job.id, message, retry=True, attempt=job.attempts)
         except LeaseLost:
-            raise
+            log.warning("job %d is somebody else's by now", job.id)
         except Exception:
             log.exception("job %d could not be put back yet", job.id)
             self._unsaid[job.id] = (job, message)

@@ -28,6 +28,7 @@ from converters.codecs.transfer_syntax import (
     JPEG_LS_LOSSLESS,
     JPEGXL_RECOMPRESSION,
 )
+from gateway import codec_pool
 from gateway.codec_pool import CodecPool
 from tests.support.make_slide import picture
 
@@ -183,6 +184,36 @@ def test_requests_beyond_the_queue_are_busy() -> None:
         results = [request.exception() for request in asked]
         assert results.count(None) >= 1
         assert all(error is None or isinstance(error, Busy) for error in results)
+
+
+def test_an_unforeseen_fault_is_an_answer_and_the_next_request_is_served(
+    pool: CodecPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(child: object) -> bool:
+        raise RuntimeError("nobody thought of this")
+
+    with ThreadPoolExecutor(1) as threads:
+        [before] = pool.child_pids()
+        with monkeypatch.context() as patch:
+            patch.setattr(codec_pool._Child, "alive", broken)
+            error = threads.submit(pool.transcode, FRAME, SOURCE, EXPLICIT_LE).exception(20)
+        assert isinstance(error, CannotDecode)
+        assert ended(before)
+        assert threads.submit(pool.transcode, FRAME, SOURCE, EXPLICIT_LE).result(60) == NATIVE
+
+
+def test_without_a_thread_to_be_had_a_request_is_refused_and_a_later_one_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with CodecPool(workers=1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(codec_pool.threading.Thread, "start", none_left)
+            with pytest.raises(Busy):
+                pool.transcode(FRAME, SOURCE, EXPLICIT_LE)
+        assert pool.transcode(FRAME, SOURCE, EXPLICIT_LE) == NATIVE
 
 
 def test_many_threads_get_each_their_own_frame() -> None:

@@ -3,6 +3,8 @@
 
 import multiprocessing
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -69,3 +71,18 @@ def test_housekeeping_goes_on_after_a_failure_and_ends_with_its_role(monkeypatch
         assert archive.twice.wait(20)
     assert stop.is_set()
     assert not maintenance._thread.is_alive()
+
+
+def test_an_archive_may_keep_as_many_files_open_as_the_system_allows(tmp_path: Path) -> None:
+    """The soft limit of a shell is 1024, far below what instances and connections take."""
+    probe = (
+        "import resource, sys; from gateway import compose; from gateway.settings import Settings\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))\n"
+        "with compose.archive(Settings(data_dir=sys.argv[1]), codecs=False, migrate=True):\n"
+        "    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
