@@ -9,11 +9,12 @@ so it is there when storage is copied. A backup is a folder:
     database           SQLite file, or pg_dump's custom format
     objects            a line per stored object: SHA-256, size, key
     store/<key>        the objects
-    secret             the site's UID secret
+    secret             the site's UID secret, in plain (docs/adr/0008)
     access/<name>      lines of reads; the database knows how far it has folded each
 
-Objects are written once, so a backup into the same folder copies only what is new. While
-it runs, ``backup.json`` is absent: without it the folder is no backup.
+Objects are written once, so a backup into the same folder copies only what is new; what it
+has it knows by name and size, or, asked to verify, by its digest. While it runs,
+``backup.json`` is absent: without it the folder is no backup.
 """
 
 import contextlib
@@ -140,8 +141,13 @@ def _chunks(storage: Storage, key: str) -> Iterator[bytes]:
             yield stored.pread(offset, min(CHUNK, stored.size - offset))
 
 
-def backup(settings: Settings, storage: Storage, folder: Path, progress: Progress) -> tuple[int, list[str]]:
+def backup(
+    settings: Settings, storage: Storage, folder: Path, progress: Progress, *, verify: bool = False
+) -> tuple[int, list[str]]:
     """Bring ``folder`` up to date; number of objects, and the keys of damaged ones.
+
+    ``verify`` reads every copy of an earlier run again, and makes anew those that differ
+    from their digest.
 
     Damaged objects are copied as they are and reported: better a damaged copy than none.
     Raises TargetNotEmpty (a folder that is no backup), BadBackup, MissingProgram, StorageFull.
@@ -169,8 +175,10 @@ def backup(settings: Settings, storage: Storage, folder: Path, progress: Progres
             continue  # garbage collection took it meanwhile: no row of the snapshot needs it
         before = known.get(key)
         copy = folder / "store" / key
-        if before is not None and before.size_bytes == size and copy.exists():
+        if before is not None and before.size_bytes == size and _is_copied(copy, before, verify):
             entries.append(before)
+            if _is_damaged(key, before.sha256):
+                damaged.append(key)  # copied so earlier, and no better by now
             continue
         try:
             sha256 = _write(copy, _chunks(storage, key))
@@ -198,6 +206,16 @@ def backup(settings: Settings, storage: Storage, folder: Path, progress: Progres
     _write(manifest, iter([json.dumps(content, indent=1).encode()]))
     _forget(folder / "store", {entry.key for entry in entries})
     return len(entries), damaged
+
+
+def _is_copied(copy: Path, before: Entry, verify: bool) -> bool:
+    """Whether an earlier run's copy is there still, and whole if that is to be verified."""
+    try:
+        if copy.stat().st_size != before.size_bytes:
+            return False
+        return not verify or _digest_of(copy) == before.sha256
+    except OSError:  # gone, or the medium cannot read it: it is copied again
+        return False
 
 
 def _forget(store: Path, kept: set[str]) -> None:

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +110,43 @@ def test_a_backup_beside_a_running_server_copies_only_what_is_new(tmp_path: Path
     assert rows(tmp_path / "restored") == rows(data)
 
 
+def test_verify_makes_a_rotten_copy_anew_and_without_it_size_is_trusted(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data, backup = made[0], tmp_path / "backup"
+    shutil.copytree(made[1], backup)
+    rotten = largest_object(backup)
+    flip(rotten)
+    assert run("backup", "--data", str(data), str(backup)).returncode == 0
+    refused = run("restore", str(backup), "--data", str(tmp_path / "restored"))
+    assert refused.returncode == 37
+    whole = {path: path.stat().st_mtime_ns for path in (backup / "store").rglob("*") if path.is_file()}
+    done = run("backup", "--data", str(data), str(backup), "--verify")
+    assert done.returncode == 0, done.stderr
+    changed = {path for path, time in whole.items() if path.stat().st_mtime_ns != time}
+    assert changed == {rotten}
+    assert run("restore", str(backup), "--data", str(tmp_path / "restored")).returncode == 0
+
+
+def test_a_copy_that_was_cut_short_is_made_anew(made: tuple[Path, Path], tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    shutil.copytree(made[1], backup)
+    cut = largest_object(backup)
+    cut.chmod(0o600)
+    cut.write_bytes(cut.read_bytes()[:-1])
+    assert run("backup", "--data", str(made[0]), str(backup)).returncode == 0
+    assert run("restore", str(backup), "--data", str(tmp_path / "restored")).returncode == 0
+
+
+def test_a_backup_says_that_its_secret_is_in_plain_and_keeps_it_from_others(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    done = run("backup", "--data", str(made[0]), str(tmp_path / "backup"))
+    assert [line for line in done.stdout.splitlines() if "secret" in line and "not encrypted" in line]
+    assert stat.S_IMODE((tmp_path / "backup" / "secret").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "backup").stat().st_mode) == 0o700
+
+
 def test_a_damaged_object_is_copied_and_reported(tmp_path: Path) -> None:
     data = tmp_path / "data"
     run("ingest", "--data", str(data), str(make_svs(tmp_path / "slide.svs")))
@@ -117,6 +155,8 @@ def test_a_damaged_object_is_copied_and_reported(tmp_path: Path) -> None:
     done = run("backup", "--data", str(data), str(tmp_path / "backup"))
     assert done.returncode == 40
     assert f"damaged: {damaged.relative_to(data / 'store')}" in done.stdout
+    again = run("backup", "--data", str(data), str(tmp_path / "backup"), "--verify")
+    assert (again.returncode, again.stdout) == (40, done.stdout)
 
 
 def test_a_folder_that_is_no_backup_is_not_made_one(made: tuple[Path, Path], tmp_path: Path) -> None:
