@@ -47,11 +47,12 @@ def command(given: Given, studies: tuple[str, ...], folder: Path, base: bool, de
             for instance in archive.instances(study, **caller):
                 names = (study, instance.series_instance_uid, instance.sop_instance_uid + ".dcm")
                 stream = archive.open(instance, base=base, **caller)
-                _write(folder.joinpath(*names), stream.chunks, progress)
+                write_stream(folder.joinpath(*names), stream.chunks, progress)
                 click.echo(str(folder.joinpath(*names)))
 
 
-def _write(path: Path, chunks: "Iterator[bytes]", progress: ByteProgress) -> None:
+def write_stream(path: Path, chunks: "Iterator[bytes]", progress: ByteProgress) -> None:
+    """Write a file that appears when it is complete; ``progress`` gets the bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:

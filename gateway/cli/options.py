@@ -57,8 +57,19 @@ def _flag(text: str) -> tuple[str, str]:
 
 def common(function: Callable[..., None]) -> Callable[..., None]:
     """Add --data, --config and --set; the command gets them as its first argument, a Given."""
+    return click.option(
+        "--set",
+        "set_",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Any setting, for example --set watch.settle_s=5; may be repeated.",
+    )(located(function))
 
-    def command(data: Path | None, config: Path | None, set_: tuple[str, ...], **rest: Any) -> None:
+
+def located(function: Callable[..., None]) -> Callable[..., None]:
+    """:func:`common` for a command whose --set is something else."""
+
+    def command(data: Path | None, config: Path | None, set_: tuple[str, ...] = (), **rest: Any) -> None:
         given = Given(data, config, dict(_flag(text) for text in set_))
         if data is not None:
             given.flags["data_dir"] = str(data)
@@ -66,13 +77,6 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
 
     update_wrapper(command, function)
     for option in (
-        click.option(
-            "--set",
-            "set_",
-            metavar="KEY=VALUE",
-            multiple=True,
-            help="Any setting, for example --set watch.settle_s=5; may be repeated.",
-        ),
         click.option(
             "--config", type=click.Path(path_type=Path), metavar="FILE", help="A TOML settings file."
         ),
