@@ -125,4 +125,4 @@ def test_a_damaged_conversation_harms_nobody(archive: Archive, tmp_path: Path, s
         assert honest_echo(scp.port) == 0
         assert threading.active_count() <= before + 6
     assert list((tmp_path / "data" / "spool").iterdir()) == []
-    assert list(archive.verify(**ASK)) == []
+    assert [f for f in archive.verify(**ASK) if f.kind != "as received"] == []

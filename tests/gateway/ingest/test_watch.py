@@ -320,8 +320,8 @@ def test_watcher_and_worker_run_until_they_are_told_to_stop(archive: Archive, fo
     stored = threading.Event()
     finish = archive.finish
 
-    def observed(job_id: int, message: str = "") -> None:
-        finish(job_id, message)
+    def observed(job_id: int, message: str = "", **options: int | None) -> None:
+        finish(job_id, message, **options)
         stored.set()
 
     archive.finish = observed  # type: ignore[method-assign]
