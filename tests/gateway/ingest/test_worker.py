@@ -241,7 +241,7 @@ def test_a_lost_lease_stops_the_work_at_its_next_step(
 ) -> None:
     path = folder / "level.dcm"
     path.write_bytes(make_instance())
-    enqueue(archive, path)
+    job_id = enqueue(archive, path)
     refused = threading.Event()
     report = archive.report
 
@@ -263,6 +263,10 @@ def test_a_lost_lease_stops_the_work_at_its_next_step(
     monkeypatch.setattr(archive, "report", observed)
     monkeypatch.setattr(module, "ingest_file", overtaken)
     assert make_worker(archive, lease_s=1).run_one()
+    assert refused.is_set()
+    job = job_of(archive, job_id)
+    assert (job.state, job.attempts) == (JobState.RUNNING, 2)
+    assert job.message.startswith(module.AT_WORK)  # nothing was said after the loss
 
 
 def test_a_file_whose_share_is_away_is_not_taken_for_gone(
@@ -272,11 +276,15 @@ def test_a_file_whose_share_is_away_is_not_taken_for_gone(
     path.write_bytes(make_instance())
     job_id, _ = enqueue_watched(archive, path)
 
-    def stale(*arguments: object, **options: object) -> object:
-        raise OSError(errno.ESTALE, "Stale file handle")
+    stat = Path.stat
+
+    def stale(asked: Path, **options: bool) -> os.stat_result:
+        if asked == path:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return stat(asked, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_is_unchanged", stale)
+        patch.setattr(Path, "stat", stale)
         assert make_worker(archive).run_one()
     assert job_of(archive, job_id).state is JobState.WAITING
 
