@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file as readers first see it: path, size, first bytes, and a TIFF when it is one."""
 
+import logging
 import os
 import struct
 from functools import cached_property
@@ -9,6 +10,10 @@ from pathlib import Path
 import tifffile
 
 from converters.errors import DamagedSlide, UnreadableSlide
+
+DAMAGED = "a TIFF that is damaged or ends too early"
+# Its warnings hold offsets and names; what they mean is told by our refusals.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 HEAD_BYTES = 4096
 TIFF_FAULTS = (
@@ -50,7 +55,7 @@ class Probe:
         try:
             return tifffile.TiffFile(self.path)
         except TIFF_FAULTS as error:
-            return f"damaged TIFF ({type(error).__name__})"
+            return f"{DAMAGED} ({type(error).__name__})"
 
     def take_tiff(self) -> tifffile.TiffFile:
         """The TIFF, from now on the caller's to close."""

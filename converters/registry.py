@@ -11,8 +11,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Protocol
 
-from converters.errors import AmbiguousSlide, UnreadableSlide
-from converters.probe import Probe
+from converters.errors import AmbiguousSlide, DamagedSlide, UnreadableSlide
+from converters.probe import DAMAGED, Probe
 from converters.readers.aperio import AperioReader
 from converters.slide import Slide
 
@@ -56,6 +56,8 @@ def open_slide(path: Path, *, modified: float | None = None) -> Slide:
             raise UnreadableSlide("the file is empty")
         answers = refusals(probe)
         claiming = [reader for reader in readers() if answers[reader.format] is None]
+        if not claiming and isinstance(probe.tiff, str) and probe.tiff.startswith(DAMAGED):
+            raise DamagedSlide(f"this is {probe.tiff}")
         if not claiming:
             raise UnreadableSlide("no reader knows this file", {k: why for k, why in answers.items() if why})
         if len(claiming) > 1:

@@ -64,6 +64,8 @@ def command(
     if given.data is not None:
         from gateway import compose
 
+        if not (settings.data / "secret").exists():
+            raise click.UsageError(f"{settings.data} is no data folder: it has no secret")
         secret = compose.site_secret(settings)
     options = ConvertOptions(
         levels=_levels(levels),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.options import Given, common
+from gateway.cli.paths import each
 from gateway.cli.progress import ByteProgress, byte_progress
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 def command(given: Given, studies: tuple[str, ...], folder: Path, base: bool, deidentify: bool) -> None:
     """Write studies as Part 10 files: DIR/STUDY/SERIES/INSTANCE.dcm.
 
-    The bytes are those of DICOMweb's `GET instance` and of C-MOVE. A file appears when
+    Stored bytes are compared with their digests before they leave; damaged ones are
+    refused. The bytes are those of DICOMweb's `GET instance` and of C-MOVE. A file appears when
     it is complete; one that was there is replaced.
 
     Example: coverslip export 2.25.1234 -o ./out --data ./data
@@ -43,12 +45,17 @@ def command(given: Given, studies: tuple[str, ...], folder: Path, base: bool, de
     settings = given.settings()
     with compose.archive(settings, codecs=False) as archive, byte_progress("export") as progress:
         caller = compose.operator(archive)
-        for study in studies:
+
+        def work(study: str) -> None:
             for instance in archive.instances(study, **caller):
+                # What leaves must be what was stored: all bytes against their digests first.
+                archive.check(instance, **caller)
                 names = (study, instance.series_instance_uid, instance.sop_instance_uid + ".dcm")
                 stream = archive.open(instance, base=base, **caller)
                 write_stream(folder.joinpath(*names), stream.chunks, progress)
                 click.echo(str(folder.joinpath(*names)))
+
+        each(studies, work)
 
 
 def write_stream(path: Path, chunks: "Iterator[bytes]", progress: ByteProgress) -> None:

@@ -23,12 +23,13 @@ def command(as_json: bool, source: Path) -> None:
     Example: coverslip inspect slide.svs
     """
     from converters.convert import inspect
-    from converters.errors import ConversionError, UnreadableSlide
+    from converters.errors import ConversionError, DamagedSlide, UnreadableSlide
 
     found = inspect(source)
     click.echo(found.to_json() if as_json else "\n".join(_lines(found)))
     if not found.format:
-        raise UnreadableSlide(found.problem)
+        claimed = any(why is None for why in found.refusals.values())
+        raise (DamagedSlide if claimed else UnreadableSlide)(found.problem)
     if found.problem:
         raise ConversionError(found.problem)
 

@@ -31,6 +31,8 @@ COMMANDS = {
     "recover": "recover_cmd",
     "gc": "gc_cmd",
     "quarantine-list": "quarantine_cmd",
+    "quarantine-show": "quarantine_cmd.show",
+    "quarantine-resolve": "quarantine_cmd.resolve",
     "backup": "backup_cmd",
     "restore": "restore_cmd",
     "config": "config_cmd",
@@ -79,6 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return finished.code
     except click.exceptions.Exit as leave:
         return leave.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return exit_codes.USAGE
     except click.ClickException as error:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "coverslip"
         text = f"{_one_line(error.format_message())} (see {path} --help)"

@@ -5,9 +5,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from gateway.cli.errors import CannotRead, Finished
 from gateway.cli.exit_codes import SOME_FAILED, code_of
+
+T = TypeVar("T")
 
 
 def files_of(paths: Iterable[Path]) -> list[Path]:
@@ -34,8 +37,8 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def each(paths: Sequence[Path], work: Callable[[Path], None]) -> None:
-    """``work`` on every path. One path: its refusal is the command's. Several: the others
+def each(paths: Sequence[T], work: Callable[[T], None]) -> None:
+    """``work`` on every path (or UID). One: its refusal is the command's. Several: the others
     go on, each refusal is a line on standard error, and Finished ends the command."""
     if len(paths) == 1:
         work(paths[0])

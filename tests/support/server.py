@@ -96,7 +96,7 @@ def running_server(data: Path, *arguments: str) -> Iterator[Server]:
         server.stop()
 
 
-def coverslip(*arguments: str | Path, check: bool = True) -> "subprocess.CompletedProcess[str]":
+def coverslip(*arguments: str | int | Path, check: bool = True) -> "subprocess.CompletedProcess[str]":
     """Run a command of the CLI to its end."""
     command: Sequence[str] = [sys.executable, "-m", "gateway", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=check)

@@ -12,6 +12,7 @@ import { personName } from "./dicomjson.js";
  * @property {string} study_instance_uid
  * @property {string} series_instance_uid
  * @property {string} container_identifier
+ * @property {string} file_name
  * @property {string} patient_name
  * @property {string} patient_id
  * @property {string} accession_number
@@ -103,7 +104,8 @@ export class SlideRow {
         element("span", { class: "badge badge-warn", title: "No order matches this slide yet" }, "Unmatched"),
       );
     }
-    const described = slide.series_description || (slide.modality === "SM" ? "Slide microscopy" : slide.modality);
+    const kind = slide.series_description || (slide.modality === "SM" ? "Slide microscopy" : slide.modality);
+    const described = slide.file_name ? `${slide.file_name} · ${kind}` : kind;
 
     this.element.replaceChildren(
       element("td", { class: "preview" }, this.thumb),
