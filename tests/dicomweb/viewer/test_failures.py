@@ -88,6 +88,9 @@ def test_tiles_panned_away_are_aborted_and_come_when_wanted_again(page: Page, se
     expect(page.locator("#banners .banner")).to_have_count(0)
 
     page.unroute(pattern)
+    # The page writes its own place into the address once it has come to rest.
+    page.wait_for_function("() => location.hash.includes('x=3500')")
+    wait_for_tiles(page)
     with page.expect_response(lambda response: f"/{finest}/frames/" in response.url and response.ok):
         page.evaluate("location.hash = '#x=700&y=700&z=1&r=0'")
     wait_for_tiles(page)
