@@ -56,8 +56,10 @@ def open_slide(path: Path, *, modified: float | None = None) -> Slide:
             raise UnreadableSlide("the file is empty")
         answers = refusals(probe)
         claiming = [reader for reader in readers() if answers[reader.format] is None]
-        if not claiming and isinstance(probe.tiff, str) and probe.tiff.startswith(DAMAGED):
-            raise DamagedSlide(f"this is {probe.tiff}")
+        if not claiming:
+            damaged = next((why for why in answers.values() if why and why.startswith(DAMAGED)), None)
+            if damaged is not None:
+                raise DamagedSlide(f"this is {damaged}")
         if not claiming:
             raise UnreadableSlide("no reader knows this file", {k: why for k, why in answers.items() if why})
         if len(claiming) > 1:

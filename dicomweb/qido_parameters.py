@@ -50,7 +50,7 @@ def attribute_path(name: str) -> str | None:
         if _TAG.fullmatch(step):
             tags.append(step.upper())
         else:
-            tag = tag_for_keyword(step)
+            tag = tag_for_keyword(step) if step else None  # pydicom knows a tag without a keyword
             if tag is None:
                 return None
             tags.append(f"{tag:08X}")

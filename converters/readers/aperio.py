@@ -21,7 +21,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression, UnsupportedPixels
-from converters.probe import TIFF_FAULTS, Probe
+from converters.probe import DAMAGED, TIFF_FAULTS, Probe
 from converters.readers.aperio_description import Description, parse_description
 from converters.readers.lzw import lzw_decode, undo_predictor
 from converters.slide import (
@@ -71,7 +71,7 @@ class AperioReader:
             if not page.is_tiled:
                 return "the first page is not tiled"
         except TIFF_FAULTS as error:
-            return f"damaged TIFF ({type(error).__name__})"
+            return f"{DAMAGED} ({type(error).__name__})"
         return None
 
     @staticmethod

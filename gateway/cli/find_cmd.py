@@ -24,7 +24,7 @@ def _match(text: str) -> "Match":
 
     keyword, equals, value = text.partition("=")
     tag = tag_for_keyword(keyword)
-    if not equals or tag is None:
+    if not equals or not keyword or tag is None:
         raise click.BadParameter(
             f"{text!r} is not KEYWORD=VALUE, such as PatientID=123*", param_hint="KEY=VALUE"
         )

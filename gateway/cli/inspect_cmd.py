@@ -29,7 +29,8 @@ def command(as_json: bool, source: Path) -> None:
     click.echo(found.to_json() if as_json else "\n".join(_lines(found)))
     if not found.format:
         claimed = any(why is None for why in found.refusals.values())
-        raise (DamagedSlide if claimed else UnreadableSlide)(found.problem)
+        damaged = claimed or "damaged" in found.problem
+        raise (DamagedSlide if damaged else UnreadableSlide)(found.problem)
     if found.problem:
         raise ConversionError(found.problem)
 

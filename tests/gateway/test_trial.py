@@ -39,6 +39,19 @@ def test_a_truncated_slide_is_told_in_one_line_of_its_kind(tmp_path: Path) -> No
     assert "the file ends" in done.stderr
 
 
+def test_a_slide_cut_in_its_first_directory_is_told_the_same(tmp_path: Path) -> None:
+    path = make_svs(tmp_path / "slide.svs")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for command in (["inspect", path], ["convert", path, "-o", tmp_path / "out"]):
+        done = coverslip(*command, check=False)
+        assert (done.returncode, len(done.stderr.splitlines())) == (DAMAGED_SLIDE, 1)
+
+
+def test_a_key_without_a_name_is_a_wrong_command_line(tmp_path: Path) -> None:
+    open_archive(tmp_path / "site").close()
+    assert coverslip("find", "=x", "--data", tmp_path / "site", check=False).returncode == USAGE
+
+
 def test_without_a_command_there_is_help(tmp_path: Path) -> None:
     done = coverslip(check=False)
     assert done.returncode == USAGE

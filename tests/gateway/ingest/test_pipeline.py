@@ -10,7 +10,7 @@ from archive.errors import ArchiveError, SourceChanged, Unreadable
 from archive.index.query import Level, Query
 from archive.service import Archive
 from archive.values import Outcome
-from converters.errors import UnreadableSlide
+from converters.errors import DamagedSlide, UnreadableSlide
 from gateway.ingest import pipeline
 from gateway.ingest.convert import scratch_folder, sweep_scratch
 from gateway.ingest.pipeline import ingest_path, is_dicom
@@ -100,7 +100,7 @@ def test_what_nobody_reads_is_refused_and_leaves_nothing(
 ) -> None:
     path = tmp_path / "file.svs"
     path.write_bytes(content)
-    with pytest.raises(UnreadableSlide):
+    with pytest.raises((UnreadableSlide, DamagedSlide)):
         ingest(archive, path)
     assert spool(tmp_path) == []
     assert archive.find(Query(Level.INSTANCE), **ASK).rows == []
