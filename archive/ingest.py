@@ -228,7 +228,7 @@ def _try_store(
 
     try:
         core.index.write(commit)
-    except Exception as error:
+    except Exception as error:  # whatever it is: what no commit followed is taken back
         if entry is not None and not took_effect(core, entry):
             core.storage.delete(entry.key)
         core.index.exclusively(partial(_withdraw, core, key))

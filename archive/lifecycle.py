@@ -191,7 +191,7 @@ def _journalled(core: Core, entry: Entry, commit: Callable[[], None]) -> None:
     try:
         core.index.write(commit)
     except Exception:
-        # A connection may be lost after the commit: only what had no effect is taken back.
+        # Whatever it is. A connection may be lost after the commit: only what had no effect is taken back.
         if not took_effect(core, entry):
             core.storage.delete(entry.key)
         raise

@@ -345,14 +345,6 @@ class Retriever:
         codec = self._core.codec
         return codec is not None and codec.can_transcode(self.pixels(handle), transfer_syntax_uid)
 
-    def frame_codecs(self, instance: Instance, *, scope: Scope) -> tuple[str, ...]:
-        """See ``Archive.frame_codecs``."""
-        handle = self._handle(instance, scope)
-        stored = handle.row.transfer_syntax_uid
-        if self._can(handle, DEFAULT_SYNTAX) and stored != DEFAULT_SYNTAX:
-            return (stored, DEFAULT_SYNTAX)
-        return (stored,)
-
     def can_transcode(self, instance: Instance, transfer_syntax_uid: str, *, scope: Scope) -> bool:
         """See ``Archive.can_transcode``."""
         handle = self._handle(instance, scope)

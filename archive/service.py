@@ -245,10 +245,6 @@ class Archive:
             instance, numbers, principal=principal, scope=scope, transfer_syntax_uid=transfer_syntax_uid
         )
 
-    def frame_codecs(self, instance: Instance, *, scope: Scope) -> tuple[str, ...]:
-        """Transfer syntaxes its frames can be given in, the stored one first."""
-        return self._retriever.frame_codecs(instance, scope=scope)
-
     def can_transcode(self, instance: Instance, transfer_syntax_uid: str, *, scope: Scope) -> bool:
         """Whether :meth:`frames` would give this transfer syntax."""
         return self._retriever.can_transcode(instance, transfer_syntax_uid, scope=scope)

@@ -98,7 +98,7 @@ class Staging:
             try:
                 with storage_errors():
                     _reserve(self._fd, size_hint)
-            except BaseException:
+            except BaseException:  # also when interrupted: nothing stays behind
                 self.discard()
                 raise
 
@@ -243,7 +243,7 @@ class Spool:
                 after = os.stat(source)
                 if _identity(before) != _identity(after) or size != before.st_size:
                     raise SourceChanged("the file changed while it was copied")
-            except BaseException:
+            except BaseException:  # also when interrupted: nothing stays behind
                 path.unlink(missing_ok=True)
                 raise
             return SpoolFile(path, size, digest)

@@ -64,7 +64,6 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "metadata": lambda: archive.metadata(instance, **STRANGER),
         "frame": lambda: archive.frame(instance, 1, **STRANGER),
         "frames": lambda: list(archive.frames(instance, [1], **STRANGER)),
-        "frame_codecs": lambda: archive.frame_codecs(instance, scope=NOTHING),
         "can_transcode": lambda: archive.can_transcode(instance, "1.2.840.10008.1.2.1", scope=NOTHING),
         "can_open": lambda: archive.can_open(instance, "1.2.840.10008.1.2.1", scope=NOTHING),
         "bulk": lambda: archive.bulk(instance, "00480105/0/00282000", **STRANGER),
