@@ -53,7 +53,8 @@ class Probe:
         if self.head[:4] not in TIFF_MAGIC:
             return "not a TIFF"
         try:
-            return tifffile.TiffFile(self.path)
+            # not as NDPI, whose tags tifffile would read whole: its reader reads them itself
+            return tifffile.TiffFile(self.path, is_ndpi=False)
         except TIFF_FAULTS as error:
             return f"{DAMAGED} ({type(error).__name__})"
 
