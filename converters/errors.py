@@ -77,3 +77,20 @@ class TargetExists(ConversionError):
 
 class VerificationFailed(ConversionError):
     """What was written differs from the scanner's file."""
+
+
+class MissingCompanion(ConversionError):
+    """A file that belongs to the slide is not there. ``what`` names it by its part in the
+    format ("Slidedat.ini", "image file of column 1, row 0")."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"a file of the slide is missing: {what}")
+        self.what = what
+
+
+class MissingLibrary(ConversionError):
+    """A format needs a library that is not installed, or another version of it."""
+
+    def __init__(self, what: str, requirement: str) -> None:
+        super().__init__(f"reading {what} needs {requirement}: pip install {requirement}")
+        self.requirement = requirement

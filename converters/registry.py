@@ -12,13 +12,33 @@ from pathlib import Path
 from typing import Protocol
 
 from converters.errors import AmbiguousSlide, DamagedSlide, UnreadableSlide
-from converters.probe import DAMAGED, Probe
+from converters.probe import DAMAGED, TIFF_FAULTS, Probe
+from converters.readers.akoya_qptiff import AkoyaQptiffReader
 from converters.readers.aperio import AperioReader
+from converters.readers.generic_tiff import GenericTiffReader
+from converters.readers.hamamatsu_ndpi import HamamatsuNdpiReader, HamamatsuNdpisReader
+from converters.readers.hamamatsu_vms import HamamatsuVmsReader
+from converters.readers.leica_scn import LeicaScnReader
+from converters.readers.mirax import MiraxReader
+from converters.readers.motic_mds import MoticMdsReader
+from converters.readers.motic_mdsx import MoticMdsxReader
+from converters.readers.motic_tiff import MoticTiffReader
+from converters.readers.ome_tiff import OmeTiffReader
+from converters.readers.philips_isyntax import PhilipsIsyntaxReader
+from converters.readers.philips_tiff import PhilipsTiffReader
+from converters.readers.sakura_svslide import SakuraReader
+from converters.readers.trestle import TrestleReader
+from converters.readers.zeiss_czi import ZeissCziReader
 from converters.slide import Slide
 
 
 class Reader(Protocol):
-    """Reads one vendor's files. ``format`` names it in messages and in the index."""
+    """Reads one vendor's files. ``format`` names it in messages and in the index.
+
+    Two more members are optional: ``isolated = True`` says that :meth:`open` itself needs a
+    C library and is called in a child process only; ``companions(probe)``, a static method,
+    names the other files of a slide of several (see :func:`companions`).
+    """
 
     format: str
 
@@ -35,35 +55,88 @@ class Reader(Protocol):
 def readers() -> Sequence[type[Reader]]:
     """Ours, then those of entry points, sorted by name."""
     others = sorted(entry_points(group="coverslip.readers"), key=lambda entry: entry.name)
-    return (AperioReader, *(entry.load() for entry in others))
+    return (
+        AperioReader,
+        PhilipsTiffReader,
+        PhilipsIsyntaxReader,
+        LeicaScnReader,
+        ZeissCziReader,
+        MoticMdsReader,
+        MoticMdsxReader,
+        MiraxReader,
+        HamamatsuNdpiReader,
+        HamamatsuNdpisReader,
+        HamamatsuVmsReader,
+        SakuraReader,
+        AkoyaQptiffReader,
+        OmeTiffReader,
+        MoticTiffReader,
+        TrestleReader,
+        GenericTiffReader,
+        *(entry.load() for entry in others),
+    )
 
 
 def refusals(probe: Probe) -> dict[str, str | None]:
     """Each reader's answer, by its format: None where it claims the file."""
-    return {reader.format: reader.why_not(probe) for reader in readers()}
+    return {reader.format: _answer(reader, probe) for reader in readers()}
+
+
+def _answer(reader: type[Reader], probe: Probe) -> str | None:
+    """A reader that stumbles over a file refuses it: the others must be asked too."""
+    try:
+        return reader.why_not(probe)
+    except TIFF_FAULTS as error:  # tifffile keeps whatever a damaged directory says
+        kind = DAMAGED if not isinstance(probe.tiff, str) else "the reader stumbled over it"
+        return f"{kind} ({type(error).__name__})"
 
 
 def open_slide(path: Path, *, modified: float | None = None) -> Slide:
     """The file (the main file where there are several) as a slide; the caller closes it.
 
     ``modified``: the time (seconds since the epoch) to take for the file's own, when
-    ``path`` is a copy. Raises UnreadableSlide with every reader's reason,
+    ``path`` is a copy. Everything happens in this process: for files from outside see
+    ``converters.workshop``. Raises UnreadableSlide with every reader's reason,
     AmbiguousSlide, and what the claiming reader raises.
     """
     probe = Probe(path, modified=modified)
     try:
-        if not probe.size_bytes:
-            raise UnreadableSlide("the file is empty")
-        answers = refusals(probe)
-        claiming = [reader for reader in readers() if answers[reader.format] is None]
-        if not claiming:
-            damaged = next((why for why in answers.values() if why and why.startswith(DAMAGED)), None)
-            if damaged is not None:
-                raise DamagedSlide(f"this is {damaged}")
-        if not claiming:
-            raise UnreadableSlide("no reader knows this file", {k: why for k, why in answers.items() if why})
-        if len(claiming) > 1:
-            raise AmbiguousSlide([reader.format for reader in claiming])
-        return claiming[0].open(probe)
+        return _claiming(probe).open(probe)
     finally:
         probe.close()
+
+
+def claiming(path: Path, *, modified: float | None = None) -> type[Reader]:
+    """The one reader that claims the file. Raises UnreadableSlide, AmbiguousSlide,
+    DamagedSlide."""
+    probe = Probe(path, modified=modified)
+    try:
+        return _claiming(probe)
+    finally:
+        probe.close()
+
+
+def companions(path: Path) -> Sequence[str]:
+    """Names of the other files of the slide, relative to the folder of its main file, "/"
+    between; none where it is one file. Raises MissingCompanion and as :func:`claiming`."""
+    probe = Probe(path)
+    try:
+        ask = getattr(_claiming(probe), "companions", None)
+        return () if ask is None else tuple(ask(probe))
+    finally:
+        probe.close()
+
+
+def _claiming(probe: Probe) -> type[Reader]:
+    if not probe.size_bytes:
+        raise UnreadableSlide("the file is empty")
+    answers = refusals(probe)
+    named = [reader for reader in readers() if answers[reader.format] is None]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        raise AmbiguousSlide([reader.format for reader in named])
+    damaged = next((why for why in answers.values() if why and why.startswith(DAMAGED)), None)
+    if damaged is not None:
+        raise DamagedSlide(f"this is {damaged}")
+    raise UnreadableSlide("no reader knows this file", {k: why for k, why in answers.items() if why})

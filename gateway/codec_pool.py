@@ -8,29 +8,20 @@ request and is mended by the next child.
 """
 
 import contextlib
-import math
 import os
 import queue
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
-import converters
 from archive.errors import ArchiveError, Busy, CannotDecode, CannotTranscode
 from archive.values import PixelDescription, Rendering
 from converters.codecs.transfer_syntax import can_transcode
-from converters.codecs.wire import MAX_REPLY_BYTES, REPLY, Status, pack_request
-
-START_SECONDS = 30
-"""How long a child may take to load the codecs, on a machine that is very busy."""
+from converters.isolation.parent import START_SECONDS, Child, ChildFailed, ChildKilled
+from converters.isolation.wire import Status, pack_request
 
 
 @dataclass(slots=True)
@@ -38,106 +29,6 @@ class _Request:
     parts: list[bytes]
     given_up_at: float
     result: Future[bytes] = field(default_factory=Future)
-
-
-class _ChildFailed(Exception):
-    """The child died, hung, or said what no reply is. Text for the caller."""
-
-
-class _ChildKilled(_ChildFailed):
-    """Somebody ended the child with SIGKILL: no fault of the frame, as far as we know."""
-
-
-class _Child:
-    """One worker process and the socket to it. Used by one thread only: the kernel ends
-    the process when the thread that started it ends (PR_SET_PDEATHSIG)."""
-
-    def __init__(self, memory_limit_bytes: int, timeout_s: float) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-m", "converters.codecs.worker", str(theirs.fileno())),
-                    *(str(memory_limit_bytes), str(math.ceil(timeout_s)), str(os.getpid())),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=_environment(),
-                start_new_session=True,  # the terminal's Ctrl-C is the parent's to handle
-            )
-        self._socket = ours
-        try:
-            self._read_reply(time.monotonic() + START_SECONDS)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def ask(self, parts: Sequence[bytes], timeout_s: float) -> tuple[Status, bytes]:
-        """Send a request and wait for the reply. After :class:`_ChildFailed` the child
-        is of no more use."""
-        deadline = time.monotonic() + timeout_s
-        try:
-            self._socket.settimeout(timeout_s)
-            self._socket.sendall(b"".join(parts))
-        except TimeoutError as error:
-            raise _ChildFailed("the decoder took too long") from error
-        except OSError as error:
-            raise self._how_it_ended() from error
-        return self._read_reply(deadline)
-
-    def _read_reply(self, deadline: float) -> tuple[Status, bytes]:
-        status, length = REPLY.unpack(self._receive(REPLY.size, deadline))
-        if length > MAX_REPLY_BYTES or status >= len(Status):
-            raise _ChildFailed("the decoder gave no valid answer")
-        return Status(status), self._receive(length, deadline)
-
-    def _receive(self, size: int, deadline: float) -> bytes:
-        buffer = bytearray(size)
-        view = memoryview(buffer)
-        while view:
-            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-            try:
-                count = self._socket.recv_into(view)
-            except TimeoutError as error:
-                raise _ChildFailed("the decoder took too long") from error
-            except OSError as error:
-                raise self._how_it_ended() from error
-            if not count:
-                raise self._how_it_ended()
-            view = view[count:]
-        return bytes(buffer)
-
-    def _how_it_ended(self) -> _ChildFailed:
-        try:
-            code = self._process.wait(1)
-        except subprocess.TimeoutExpired:
-            return _ChildFailed("the decoder closed its connection")
-        if code == -signal.SIGKILL:
-            return _ChildKilled("the decoder was killed")
-        return _ChildFailed("the decoder took too long" if code == -signal.SIGXCPU else "the decoder crashed")
-
-    def close(self) -> None:
-        """End the process and reap it."""
-        self._socket.close()
-        self._process.kill()
-        self._process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """What a child needs to find its modules, and none of our secrets."""
-    kept = {
-        name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ
-    }
-    root = str(Path(converters.__file__).resolve().parents[1])
-    return {**kept, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class CodecPool:
@@ -171,7 +62,7 @@ class CodecPool:
         self._owner = os.getpid()
         self._requests: queue.Queue[_Request | None] = queue.Queue(self._queue_limit)
         self._threads: list[threading.Thread] = []
-        self._children: dict[int, _Child] = {}
+        self._children: dict[int, Child] = {}
 
     # ---- archive.values.FrameCodec -----------------------------------------------
     def transcode(self, frame: bytes, source: PixelDescription, transfer_syntax_uid: str) -> bytes:
@@ -278,9 +169,7 @@ class CodecPool:
             child.close()
         self._children.pop(me, None)
 
-    def _serve(
-        self, request: _Request, me: int, child: _Child | None, *, again: bool = True
-    ) -> _Child | None:
+    def _serve(self, request: _Request, me: int, child: Child | None, *, again: bool = True) -> Child | None:
         """Answer one request; the child for the next one."""
         if again and time.monotonic() > request.given_up_at:
             request.result.set_exception(Busy("the frame waited too long to be decoded"))
@@ -292,13 +181,13 @@ class CodecPool:
             return None
         try:
             status, payload = child.ask(request.parts, self._timeout_s)
-        except _ChildKilled as failure:
+        except ChildKilled as failure:
             if again:
                 return self._serve(request, me, self._replace(me, child), again=False)
-            request.result.set_exception(CannotDecode(str(failure)))
+            request.result.set_exception(CannotDecode(f"the decoder {failure}"))
             return self._replace(me, child)
-        except _ChildFailed as failure:
-            request.result.set_exception(CannotDecode(str(failure)))
+        except ChildFailed as failure:
+            request.result.set_exception(CannotDecode(f"the decoder {failure}"))
             return self._replace(me, child)
         except Exception:  # noqa: BLE001  whatever it is, the caller must not wait for ever
             request.result.set_exception(CannotDecode("the decoder failed"))
@@ -309,22 +198,22 @@ class CodecPool:
         request.result.set_exception(_refusal(status, payload.decode("utf-8", "replace")))
         return self._replace(me, child) if status is Status.TOO_LARGE else child
 
-    def _replace(self, me: int, child: _Child | None) -> _Child | None:
+    def _replace(self, me: int, child: Child | None) -> Child | None:
         if child is not None:
             child.close()
         return self._new_child(me)
 
-    def _abandon(self, me: int, child: _Child | None) -> None:
+    def _abandon(self, me: int, child: Child | None) -> None:
         """Have no child: the one that was may be in any state."""
         self._children.pop(me, None)
         if child is not None:
             with contextlib.suppress(Exception):  # it was of no more use anyway
                 child.close()
 
-    def _new_child(self, me: int) -> _Child | None:
+    def _new_child(self, me: int) -> Child | None:
         self._children.pop(me, None)
         try:
-            child = _Child(self._memory_limit_bytes, self._timeout_s)
+            child = Child("converters.codecs.worker", self._memory_limit_bytes, self._timeout_s)
         except Exception:  # noqa: BLE001  no memory, no process left: the next request tries again
             return None
         self._children[me] = child

@@ -206,6 +206,39 @@ def encode_gather(frames: Iterable[Sequence[Segment]]) -> bytes:
     return _table(Kind.GATHER, len(index) - 1, rows, arrays, bytes(heap))
 
 
+def encode_gathered(
+    index: ArrayLike,
+    offsets: ArrayLike,
+    lengths: ArrayLike,
+    literal: ArrayLike,
+    literals: bytes,
+    *,
+    blob_index: int | ArrayLike = 0,
+) -> bytes:
+    """A ``gather`` table from arrays, for frames of very many segments: frame n is the
+    segments ``index[n]`` to ``index[n + 1]``; segment s is ``lengths[s]`` bytes at
+    ``offsets[s]`` of ``literals`` where ``literal[s]``, else of its blob. Raises
+    ``ValueError`` for what does not fit the format.
+    """
+    first = _integers(index, "index", 1 << 64)
+    starts = _integers(offsets, "offsets", 1 << 64)
+    if not first.size or first[0] != 0 or np.any(first[1:] < first[:-1]) or first[-1] != starts.size:
+        raise ValueError("the index does not fit the segments")
+    if len(literals) >= _MAX_HEAP:
+        raise ValueError("the literals do not fit the frame table")
+    segments = np.zeros(starts.shape, dtype=_SEGMENT_TYPE)
+    segments["offset"] = starts
+    segments["length"] = _integers(lengths, "lengths", 1 << 64, starts.size)
+    segments["literal"] = np.broadcast_to(np.asarray(literal, dtype=np.bool_), starts.shape)
+    blobs = _integers(blob_index, "blob_index", 256, starts.size)
+    segments["blob"] = np.where(segments["literal"] == 1, np.uint64(0), blobs)
+    inside = segments["literal"] == 1
+    if np.any(segments["offset"][inside] + segments["length"][inside] > len(literals)):
+        raise ValueError("a literal lies outside of the literals")
+    arrays = first.astype("<u8").tobytes() + segments.tobytes()
+    return _table(Kind.GATHER, first.size - 1, starts.size, arrays, literals)
+
+
 def encode_bits(count: int, bits_per_frame: int, *, offset: int, length: int, blob_index: int = 0) -> bytes:
     """A ``bits`` table: ``count`` frames of ``bits_per_frame`` bits, one after another
     without padding between, in ``length`` bytes at ``offset`` of a blob."""

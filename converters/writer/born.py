@@ -6,20 +6,23 @@ original, none is copied or decoded. What cannot be (label, overview, thumbnail 
 strips; tiles without a legal form) is made: decoded and encoded again without loss.
 """
 
+import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from archive.part10.codestream import photometric, sniff, transfer_syntax
 from archive.part10.encode import encode_header
 from archive.part10.frame_table import encode_direct
 from converters.barcode import read_barcodes
 from converters.codecs import encode
-from converters.slide import AssociatedImage, Level, PixelType, Progress, Role, Scene, Slide, SourceFile
+from converters.slide import AssociatedImage, PixelType, Progress, Role, Slide, SourceFile
 from converters.writer.blank import blank_tile
+from converters.writer.coding import CodingChoice, FrameCoding
 from converters.writer.dataset import (
     SOP_CLASS_UID,
     Identity,
@@ -29,13 +32,16 @@ from converters.writer.dataset import (
     nominal_spacing_mm,
 )
 from converters.writer.metadata import UNKNOWN, Metadata
-from converters.writer.recompose import LOSSLESS_UID, photometric_of_lossless, recompose
-from converters.writer.survey import Survey, survey
+from converters.writer.plan import PlannedLevel, plan
+from converters.writer.recompose import Recomposed, recompose
+from converters.writer.sparse import Place
+from converters.writer.survey import COPYABLE, EOI, Survey, survey
+from converters.writer.tables import born_table
+from converters.writer.tilework import Bench, TileWork, absent_colour
 from converters.writer.uids import IMPLEMENTATION_VERSION_NAME, Names
 
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
 NATIVE_BYTES = 4 << 20  # label, overview, thumbnail up to this size stay uncompressed
-LOSSY_METHODS = {"jpeg": "ISO_10918_1", "jpeg2000": "ISO_15444_1"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +53,8 @@ class DicomInstance:
     ``born`` says that the frames are the scanner's bytes. ``absent_tiles``: bitmap in
     frame order, most significant bit first, b"" where none is absent; those frames
     point at a blank codestream. ``tile_indexes``: of each frame of a level, its tile's
-    place in :attr:`Level.tiles`; not all tiles where most are absent (TILED_SPARSE).
+    index in the level; not all tiles where most are absent (TILED_SPARSE). ``level``
+    counts the scanner's levels and after them those computed here (``computed``).
     """
 
     sop_instance_uid: str
@@ -69,6 +76,7 @@ class DicomInstance:
     absent_tiles: bytes = b""
     tile_indexes: NDArray[np.int64] | None = None
     why_not_born: str = ""
+    computed: bool = False
     sop_class_uid: str = SOP_CLASS_UID
 
 
@@ -79,29 +87,33 @@ class Look:
     that is still being computed."""
 
     surveys: Mapping[tuple[int, int], Survey]  # by scene and level
-    pixels: Mapping[Role, NDArray[np.uint8]]
+    pixels: Sequence[NDArray[np.uint8]]  # of each of Slide.associated
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Context:
     slide: Slide
     identity: Identity
     names: Names
     scratch: Path | None
     progress: Progress | None
-    look: Look | None
+    look: Look
+    bench: Bench
+    coding: CodingChoice
+    uids: dict[tuple[int, int], str] = field(default_factory=dict)  # of levels, by scene and level
 
 
-def look_at(slide: Slide) -> Look:
+def look_at(slide: Slide, bench: Bench | None = None) -> Look:
     """Read all tile heads and other images. Raises DamagedSlide, UnsupportedCompression,
     UnsupportedPixels."""
+    bench = bench or TileWork(slide)
     return Look(
         {
-            (scene.index, level.index): survey(level, slide.sources[level.tiles.source].path)
+            (scene.index, level.index): survey(level, slide.sources)
             for scene in slide.scenes
             for level in scene.levels
         },
-        {image.role: image.read() for image in slide.associated},
+        [bench.image(number) for number in range(len(slide.associated))],
     )
 
 
@@ -116,6 +128,8 @@ def born_instances(
     associated: bool | None = None,
     progress: Progress | None = None,
     look: Look | None = None,
+    bench: Bench | None = None,
+    coding: CodingChoice | None = None,
 ) -> list[DicomInstance]:
     """All instances of a slide: levels from the coarsest, so that a slide opens early,
     then thumbnail, label and overview.
@@ -123,86 +137,139 @@ def born_instances(
     ``source_digest`` is the SHA-256 of the original (of the sorted manifest where there
     are several files), ``secret`` the site's. ``levels`` keeps the levels of these
     indexes (0 is the finest) and leaves out the other images, unless ``associated`` says
-    otherwise; what is kept is the same as without. Levels that must be recomposed are
-    written to files in ``scratch``, by default a new temporary folder, and tell
-    ``progress`` about it. ``look`` is what :func:`look_at` gave, if it was taken
-    already. Raises DamagedSlide, MissingPixelSpacing, UnsupportedCompression, UnsupportedPixels.
+    otherwise; what is kept is the same as without. Frames that are ours are written to
+    files in ``scratch``, by default a new temporary folder, and tell ``progress`` about
+    it. ``look`` is what :func:`look_at` gave, if it was taken already. ``bench`` works on
+    pixels, this process by default; ``coding`` says in what form they are kept. Raises
+    DamagedSlide, MissingPixelSpacing, UnsupportedCompression, UnsupportedPixels.
     """
     known = metadata or UNKNOWN
     names = Names(secret, source_digest)
-    pixels = look.pixels if look else {image.role: image.read() for image in slide.associated}
+    bench = bench or TileWork(slide)
+    look = look or look_at(slide, bench)
     barcode = ""
-    if not (known.barcode or slide.scan.barcode) and Role.LABEL in pixels:
-        barcode = read_barcodes(pixels[Role.LABEL])
-    context = _Context(slide, identify(slide, known, names, barcode), names, scratch, progress, look)
-    number = 0
-    wanted: list[tuple[int, Scene, Level]] = []
-    for scene in slide.scenes:
-        for level in scene.levels:
-            number += 1
-            if levels is None or level.index in levels:
-                wanted.append((number, scene, level))
-    made = [_level(context, scene, level, at) for at, scene, level in reversed(wanted)]
+    if not (known.barcode or slide.scan.barcode):
+        labels = [at for at, image in enumerate(slide.associated) if image.role is Role.LABEL]
+        barcode = read_barcodes(look.pixels[labels[0]]) if labels else ""
+    identity = identify(slide, known, names, barcode)
+    context = _Context(slide, identity, names, scratch, progress, look, bench, coding or CodingChoice())
+    planned = plan(slide, look.surveys)
+    made = _levels(context, planned, levels)
+    number = len(planned)
     if levels is None if associated is None else associated:
-        for image in slide.associated:
+        for image, pixels in zip(slide.associated, look.pixels, strict=True):
             number += 1
-            made.append(_associated(context, image, pixels[image.role], number))
+            made.append(_associated(context, image, pixels, number))
     return made
 
 
-def _spacing(context: _Context, level: Level) -> tuple[float, float] | None:
+def _levels(
+    context: _Context, planned: Sequence[PlannedLevel], wanted: Sequence[int] | None
+) -> list[DicomInstance]:
+    """Levels that are wanted, coarsest first. Computed levels between them and the
+    scanner's are made too, and not given."""
+    chosen = [one for one in planned if wanted is None or one.index in wanted]
+    deepest = {one.scene.index: one.index for one in chosen}  # the last of each scene
+    todo = [one for one in planned if one.index <= deepest.get(one.scene.index, -1)]
+    todo = [one for one in todo if one in chosen or one.computed]
+    total = sum(one.number_of_tiles for one in todo if not one.copied)
+    done = 0
+
+    def report(done_here: int) -> None:
+        if context.progress is not None:
+            context.progress(done + done_here, total)
+
+    made: list[DicomInstance] = []
+    finer: Recomposed | None = None
+    for one in planned:
+        context.uids[one.scene.index, one.index] = _level_uid(context, one)
+    for one in todo:
+        frames: Recomposed | None = None
+        if not one.copied:
+            frames = _recomposed(context, one, finer if one.steps > 1 else None, report)
+            done += one.number_of_tiles
+        finer = frames
+        if one in chosen:
+            made.append(_level(context, one, frames, planned.index(one) + 1))
+    return made[::-1]
+
+
+def _spacing(context: _Context, one: PlannedLevel) -> tuple[float, float] | None:
     """The level's own, or what the operator gave for the finest, scaled."""
     given = context.identity.metadata.pixel_spacing_mm
-    if given is None:
-        return level.pixel_spacing_mm
-    return (given[0] * level.downsample, given[1] * level.downsample)
+    if given is not None:
+        return (given[0] * one.downsample, given[1] * one.downsample)
+    own = one.level.pixel_spacing_mm
+    return None if own is None else (own[0] * 2**one.steps, own[1] * 2**one.steps)
 
 
-def _level(context: _Context, scene: Scene, level: Level, number: int) -> DicomInstance:
-    path = context.slide.sources[level.tiles.source].path
-    look = context.look
-    found = look.surveys[scene.index, level.index] if look else survey(level, path)
-    resampled = ("DERIVED", "PRIMARY", "VOLUME", "RESAMPLED")
-    image_type = resampled if level.resampled else ("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
-    stream = found.first.codestream
-    lossy: tuple[tuple[str, float], ...] = ()
-    if stream.reversible is not True and stream.format in LOSSY_METHODS:
-        lossy = ((LOSSY_METHODS[stream.format], _ratio(level, found)),)
-    kept = _kept(level)
-    if found.why_not_copied:
-        made = recompose(level, found, path, kept, _scratch(context), context.progress)
-        transfer_syntax_uid, colours = LOSSLESS_UID, made.photometric
-        table, pixel_bytes = made.frame_table, made.size_bytes
-        blobs: tuple[SourceFile | bytes | Path, ...] = (made.path,)
+def _coding(context: _Context, one: PlannedLevel) -> FrameCoding:
+    return context.coding.of(one.level.pixel_type)
+
+
+def _level_uid(context: _Context, one: PlannedLevel) -> str:
+    level = one.level
+    if one.copied:
+        form: tuple[object, ...] = (one.survey.copied.transfer_syntax_uid,)
     else:
-        transfer_syntax_uid, colours = found.first.transfer_syntax_uid, found.first.photometric
-        blank = blank_tile(found.first) if level.tiles.absent[kept].any() else b""
-        table = _born_table(level, found, kept, blank)
-        source = context.slide.sources[level.tiles.source]
-        blobs = (source, blank) if blank else (source,)
-        pixel_bytes = int(found.lengths.sum())
-    uid = context.names.uid(
-        "image", scene.index, "level", level.index, transfer_syntax_uid, level.tile_rows, level.tile_columns
+        coding = _coding(context, one)
+        form = (coding.transfer_syntax_uid, coding.quality)
+    return context.names.uid(
+        "image", one.scene.index, "level", one.index, *form, level.tile_rows, level.tile_columns
     )
+
+
+def _recomposed(
+    context: _Context, one: PlannedLevel, finer: Recomposed | None, report: Callable[[int], None]
+) -> Recomposed:
+    uid = context.uids[one.scene.index, one.index]
+    name = f"{one.scene.index}-{one.index}-{hashlib.sha256(uid.encode()).hexdigest()[:16]}"
+    if context.scratch is None:
+        context.scratch = Path(tempfile.mkdtemp(prefix="coverslip-"))
+    return recompose(one, _coding(context, one), context.bench, context.scratch, name, finer, report)
+
+
+def _level(context: _Context, one: PlannedLevel, frames: Recomposed | None, number: int) -> DicomInstance:
+    level, found, scene = one.level, one.survey, one.scene
+    scanned = not one.computed and level.downsample == 1.0
+    original = ("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
+    image_type = original if scanned else ("DERIVED", "PRIMARY", "VOLUME", "RESAMPLED")
+    absent = level.tiles.absent if frames is None else frames.absent
+    kept = _kept(absent)
+    blobs: tuple[SourceFile | bytes | Path, ...]
+    if frames is not None:
+        coding = _coding(context, one)
+        transfer_syntax_uid = coding.transfer_syntax_uid
+        colours = coding.photometric(level.pixel_type.samples_per_pixel)
+        table, pixel_bytes, blobs = frames.frame_table(kept), frames.size_bytes, (frames.path,)
+        own_loss = coding.lossy_method
+    else:
+        kind = found.copied
+        transfer_syntax_uid, colours, own_loss = kind.transfer_syntax_uid, kind.photometric, ""
+        blank = blank_tile(kind, absent_colour(scene, level)) if absent[kept].any() else b""
+        table, blobs = born_table(context.slide, one, kept, blank)
+        pixel_bytes = int(found.lengths.sum())
+    uid = context.uids[scene.index, one.index]
     picture = Picture(
         role=Role.VOLUME,
         image_type=image_type,
         instance_number=number,
         sop_instance_uid=uid,
         scene=scene,
-        rows=level.rows,
-        columns=level.columns,
+        rows=one.rows,
+        columns=one.columns,
         frame=(level.tile_rows, level.tile_columns),
         number_of_frames=len(kept),
         pixel_type=level.pixel_type,
         photometric=colours,
-        pixel_spacing_mm=_spacing(context, level),
-        lossy_steps=lossy,
+        pixel_spacing_mm=_spacing(context, one),
+        lossy_steps=_lossy_steps(one, absent, pixel_bytes, own_loss),
         optical_paths=level.optical_paths,
         focal_planes=level.focal_planes,
-        sparse_tiles=_places(level, kept) if len(kept) < len(level.tiles) else None,
+        places=_places(one, kept) if len(kept) < len(absent) or _is_uneven(scene.focal_planes_um) else None,
+        computed_from=context.uids[scene.index, one.index - 1] if one.computed else "",
     )
-    absent = level.tiles.absent[kept]
+    missing = absent[kept]
     return DicomInstance(
         sop_instance_uid=uid,
         transfer_syntax_uid=transfer_syntax_uid,
@@ -213,72 +280,80 @@ def _level(context: _Context, scene: Scene, level: Level, number: int) -> DicomI
         role=Role.VOLUME,
         image_type=image_type,
         instance_number=number,
-        born=not found.why_not_copied,
-        rows=level.rows,
-        columns=level.columns,
+        born=frames is None,
+        rows=one.rows,
+        columns=one.columns,
         number_of_frames=len(kept),
         pixel_bytes=pixel_bytes,
         scene=scene.index,
-        level=level.index,
-        absent_tiles=np.packbits(absent).tobytes() if absent.any() else b"",
+        level=one.index,
+        absent_tiles=np.packbits(missing).tobytes() if missing.any() else b"",
         tile_indexes=kept,
-        why_not_born=found.why_not_copied,
+        why_not_born=one.why_not_copied,
+        computed=one.computed,
     )
 
 
-def _kept(level: Level) -> NDArray[np.int64]:
+def _kept(absent: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Indexes of the tiles that become frames: all, or, where most are absent, the others."""
-    absent = level.tiles.absent
-    one_plane = level.optical_paths == level.focal_planes == 1
-    if one_plane and 2 * int(absent.sum()) > len(absent):
+    if 2 * int(absent.sum()) > len(absent) and not absent.all():
         return np.flatnonzero(~absent)
     return np.arange(len(absent))
 
 
-def _places(level: Level, kept: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
-    return tuple(divmod(index, level.tiles_across) for index in kept.tolist())
+def _is_uneven(planes_um: Sequence[float]) -> bool:
+    """TILED_FULL has one distance between focal planes."""
+    steps = np.diff(np.asarray(planes_um, dtype=float))
+    return bool(len(steps) and np.ptp(steps) > 0.01 * max(1e-3, float(np.abs(steps).max())))
 
 
-def _ratio(level: Level, found: Survey) -> float:
-    """Bytes of the pixels over bytes of their tiles (PS3.3 C.7.6.1.1.5.2), absent ones left out."""
-    present = int((~level.tiles.absent).sum())
+def _places(one: PlannedLevel, kept: NDArray[np.int64]) -> tuple[Place, ...]:
+    level = one.level
+    extent = (level.optical_paths, level.focal_planes, one.tiles_down, one.tiles_across)
+    places = np.unravel_index(kept, extent)
+    return tuple(Place(*place) for place in zip(*(axis.tolist() for axis in places), strict=True))
+
+
+def _lossy_steps(
+    one: PlannedLevel, absent: NDArray[np.bool_], made_bytes: int, own_loss: str
+) -> tuple[tuple[str, float], ...]:
+    """The scanner's loss, which every copy inherits, then ours where somebody asked for it."""
+    level = one.level
     samples = level.pixel_type.samples_per_pixel * level.pixel_type.bits_allocated // 8
-    return present * level.tile_rows * level.tile_columns * samples / max(1, int(found.lengths.sum()))
-
-
-def _born_table(level: Level, found: Survey, kept: NDArray[np.int64], blank: bytes) -> bytes:
-    """Frames as ranges of blob 0, each after its kind's prefix; absent ones are blob 1."""
-    absent, kinds = level.tiles.absent[kept], found.kind_ids[kept]
-    prefixes = [b"", *dict.fromkeys(kind.prefix for kind in found.kinds if kind.prefix)]
-    prefix_of = np.array([prefixes.index(kind.prefix) for kind in found.kinds], dtype=np.uint16)
-    skip_of = np.array([kind.skip for kind in found.kinds], dtype=np.uint16)
-    return encode_direct(
-        level.tiles.offsets[kept],
-        np.where(absent, np.uint64(len(blank)), found.lengths[kept]),
-        blob_index=absent.astype(np.uint8),
-        prefixes=prefixes,
-        prefix_ids=np.where(absent, 0, prefix_of[kinds]),
-        skips=np.where(absent, 0, skip_of[kinds]),
-    )
+    tile_bytes = level.tile_rows * level.tile_columns * samples
+    steps = []
+    if one.lossy_source:
+        present = int((~level.tiles.absent).sum())
+        encoded = int(one.survey.lengths.sum()) or level.tiles.size_bytes
+        # a ratio that nobody can know is 1, the least that the attribute allows
+        steps.append((one.lossy_source, present * tile_bytes / encoded if encoded else 1.0))
+    if own_loss:
+        steps.append((own_loss, int((~absent).sum()) * tile_bytes / max(1, made_bytes)))
+    return tuple(steps)
 
 
 def _associated(
     context: _Context, image: AssociatedImage, pixels: NDArray[np.uint8], number: int
 ) -> DicomInstance:
-    """Label, overview or thumbnail as one frame, decoded and kept without loss."""
+    """Label, overview or thumbnail as one frame: the scanner's codestream where it is
+    legal, else decoded and kept without loss."""
     scene = context.slide.scenes[image.scene]
     samples = pixels.shape[2]
+    copied = _copied_image(image, samples)
     native = pixels.nbytes <= NATIVE_BYTES
-    if native:
+    if copied is not None:
+        transfer_syntax_uid, colours, frame = copied
+    elif native:
         transfer_syntax_uid, frame = EXPLICIT_LE, pixels.tobytes()
         colours = "RGB" if samples == 3 else "MONOCHROME2"
     else:
-        transfer_syntax_uid = LOSSLESS_UID
-        frame, colours = encode(pixels, LOSSLESS_UID), photometric_of_lossless(samples)
+        coding = CodingChoice(context.coding.lossless).of(PixelType(samples_per_pixel=samples))
+        transfer_syntax_uid = coding.transfer_syntax_uid
+        frame, colours = encode(pixels, transfer_syntax_uid), coding.photometric(samples)
     if image.role is Role.THUMBNAIL:
         image_type = ("DERIVED", "PRIMARY", "THUMBNAIL", "RESAMPLED")
         finest = scene.levels[0]
-        spacing = _spacing(context, finest)
+        spacing = context.identity.metadata.pixel_spacing_mm or finest.pixel_spacing_mm
         if spacing is not None:
             spacing = (spacing[0] * finest.rows / image.rows, spacing[1] * finest.columns / image.columns)
     else:
@@ -287,7 +362,13 @@ def _associated(
     lossy: tuple[tuple[str, float], ...] = ()
     if image.lossy_method:
         lossy = ((image.lossy_method, pixels.nbytes / max(1, image.encoded_bytes)),)
-    uid = context.names.uid("image", image.scene, image.role.value, transfer_syntax_uid)
+    twins = [
+        other for other in context.slide.associated if (other.role, other.scene) == (image.role, image.scene)
+    ]
+    again = next(at for at, other in enumerate(twins) if other is image)
+    uid = context.names.uid(
+        "image", image.scene, image.role.value, transfer_syntax_uid, *([again] if again else [])
+    )
     picture = Picture(
         role=image.role,
         image_type=image_type,
@@ -313,13 +394,13 @@ def _associated(
         role=image.role,
         image_type=image_type,
         instance_number=number,
-        born=False,
+        born=copied is not None,
         rows=image.rows,
         columns=image.columns,
         number_of_frames=1,
         pixel_bytes=len(frame),
         scene=image.scene,
-        why_not_born=f"{image.compression} image decoded once, kept without loss",
+        why_not_born="" if copied else f"{image.compression} image decoded once, kept without loss",
     )
 
 
@@ -331,7 +412,23 @@ def _header(context: _Context, picture: Picture, transfer_syntax_uid: str) -> by
     )
 
 
-def _scratch(context: _Context) -> Path:
-    if context.scratch is not None:
-        return context.scratch
-    return Path(tempfile.mkdtemp(prefix="coverslip-"))
+def image_action(image: AssociatedImage) -> str:
+    """What becomes of label, overview or thumbnail, for people."""
+    samples = sniff(image.codestream).components
+    return "copied" if _copied_image(image, samples) else "decoded, kept without loss"
+
+
+def _copied_image(image: AssociatedImage, samples: int) -> tuple[str, str, bytes] | None:
+    """Transfer syntax, Photometric Interpretation and frame of an image whose codestream
+    is legal in DICOM as it is; None where it is not."""
+    stream = sniff(image.codestream)
+    uid, colours = transfer_syntax(stream), photometric(stream)
+    legal = colours in COPYABLE.get(uid or "", ()) and (stream.has_tables or stream.format != "jpeg")
+    whole = image.codestream.rstrip(b"\x00").endswith(EOI)
+    if (
+        not legal
+        or not whole
+        or (stream.rows, stream.columns, stream.components) != (image.rows, image.columns, samples)
+    ):
+        return None
+    return str(uid), colours, image.codestream.rstrip(b"\x00")

@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pydicom import Dataset
 
 from converters.errors import MissingPixelSpacing
-from converters.slide import OpticalPath, PixelType, Role, Scene, Slide
+from converters.slide import PixelType, Role, Scene, Slide
 from converters.writer.decimals import decimal
-from converters.writer.icc import srgb_profile, usable_profile
 from converters.writer.metadata import Code, Metadata
-from converters.writer.sparse import add_sparse_positions
+from converters.writer.optical_path import BRIGHTFIELD_ONLY, optical_path_item, real_world_items
+from converters.writer.sparse import Place, add_positions
 from converters.writer.specimen import add_specimen, code_item
 from converters.writer.uids import SOFTWARE_VERSION, Names
 
@@ -32,9 +32,9 @@ NOMINAL_DEPTH_MM = 0.001
 depth of field; 1 µm is that of a 20x objective."""
 GLASS_WIDTH_MM = 25.0
 
-BRIGHTFIELD = Code("111744", "DCM", "Brightfield illumination")
-FULL_SPECTRUM = Code("414298005", "SCT", "Full Spectrum")
 MODIFYING_EQUIPMENT = Code("109103", "DCM", "Modifying Equipment")
+RESAMPLING = Code("113085", "DCM", "Spatial resampling")
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class Picture:
     lossy_steps: tuple[tuple[str, float], ...] = ()
     optical_paths: int = 1
     focal_planes: int = 1
-    sparse_tiles: tuple[tuple[int, int], ...] | None = None  # (row, column) of each frame, from 0
+    places: tuple[Place, ...] | None = None  # of each frame, where they do not follow from its number
+    computed_from: str = ""  # SOP Instance UID of the finer level that this one was averaged from
 
 
 def identify(slide: Slide, metadata: Metadata, names: Names, barcode: str) -> Identity:
@@ -173,13 +174,16 @@ def _frame_of_reference(to: Dataset, identity: Identity, picture: Picture) -> No
     if picture.role in (Role.VOLUME, Role.THUMBNAIL):
         to.FrameOfReferenceUID = names.uid("frame of reference", "glass")
         to.PyramidUID = names.uid("pyramid", scene)
+        if picture.scene.label:
+            to.PyramidLabel = picture.scene.label[:64]
     else:
         to.FrameOfReferenceUID = names.uid("frame of reference", picture.role.value)
     to.PositionReferenceIndicator = "SLIDE_CORNER"
 
 
 def _acquisition(to: Dataset, identity: Identity, picture: Picture) -> None:
-    acquired = identity.acquired
+    scene = picture.scene
+    acquired = scene.acquired or identity.acquired
     to.AcquisitionUID = identity.names.uid("acquisition", picture.scene.index)
     to.AcquisitionNumber = picture.scene.index + 1
     zone = acquired.strftime("%z")
@@ -187,7 +191,7 @@ def _acquisition(to: Dataset, identity: Identity, picture: Picture) -> None:
     if zone:
         to.TimezoneOffsetFromUTC = zone
     to.ContentDate, to.ContentTime = _date(acquired), _time(acquired)
-    if identity.time_is_file_time:
+    if identity.time_is_file_time and scene.acquired is None:
         to.AcquisitionDeviceProcessingDescription = "Acquisition time unknown: file time used"
     to.InstanceNumber = picture.instance_number
     to.ImageType = list(picture.image_type)
@@ -229,6 +233,9 @@ def _tile_organization(to: Dataset, identity: Identity, picture: Picture) -> Non
     x, y = placed or NOMINAL_ORIGIN_MM
     origin.XOffsetInSlideCoordinateSystem = decimal(x)
     origin.YOffsetInSlideCoordinateSystem = decimal(y)
+    planes_um = picture.scene.focal_planes_um
+    if picture.focal_planes > 1:
+        origin.ZOffsetInSlideCoordinateSystem = decimal(planes_um[0])
     to.TotalPixelMatrixOriginSequence = [origin]
     to.ImageOrientationSlide = [decimal(value) for value in ORIENTATION]
     organization = Dataset()
@@ -237,15 +244,18 @@ def _tile_organization(to: Dataset, identity: Identity, picture: Picture) -> Non
     spacing = picture.pixel_spacing_mm
     if spacing is None:
         raise MissingPixelSpacing
-    if picture.sparse_tiles is None:
+    if picture.places is None:
         to.DimensionOrganizationType = "TILED_FULL"
         to.TotalPixelMatrixFocalPlanes = picture.focal_planes
         to.NumberOfOpticalPaths = picture.optical_paths
     else:
-        add_sparse_positions(to, picture.sparse_tiles, (x, y), spacing)
+        add_positions(to, picture.places, (x, y), spacing, picture.scene)
     measures = Dataset()
     measures.PixelSpacing = [decimal(value) for value in spacing]
     measures.SliceThickness = decimal(NOMINAL_DEPTH_MM)
+    if picture.focal_planes > 1:
+        distance_mm = (planes_um[-1] - planes_um[0]) / (len(planes_um) - 1) / 1000
+        measures.SpacingBetweenSlices = decimal(distance_mm)
     frame_type = Dataset()
     frame_type.FrameType = list(picture.image_type)
     shared = Dataset()
@@ -253,42 +263,56 @@ def _tile_organization(to: Dataset, identity: Identity, picture: Picture) -> Non
     shared.WholeSlideMicroscopyImageFrameTypeSequence = [frame_type]
     if picture.optical_paths == 1:
         path = Dataset()
-        path.OpticalPathIdentifier = picture.scene.optical_paths[0].identifier
+        of_tissue = picture.role in (Role.VOLUME, Role.THUMBNAIL)
+        known = picture.scene.optical_paths if of_tissue else BRIGHTFIELD_ONLY
+        path.OpticalPathIdentifier = known[0].identifier
         shared.OpticalPathIdentificationSequence = [path]
+    paths = picture.scene.optical_paths[: picture.optical_paths]
+    mapped = real_world_items(paths, picture.pixel_type) if picture.role is Role.VOLUME else []
+    if mapped:
+        shared.RealWorldValueMappingSequence = mapped
+    if picture.computed_from:
+        shared.DerivationImageSequence = [_derivation(picture.computed_from)]
+        to.ReferencedSeriesSequence = [_same_series(identity, picture.computed_from)]
     to.SharedFunctionalGroupsSequence = [shared]
     if picture.role in (Role.VOLUME, Role.THUMBNAIL):
         to.ImagedVolumeWidth = picture.columns * spacing[1]
         to.ImagedVolumeHeight = picture.rows * spacing[0]
-        to.ImagedVolumeDepth = NOMINAL_DEPTH_MM * 1000  # µm
+        to.ImagedVolumeDepth = NOMINAL_DEPTH_MM * 1000 + planes_um[-1] - planes_um[0]  # µm
+
+
+def _same_series(identity: Identity, sop_instance_uid: str) -> Dataset:
+    """Common Instance Reference (PS3.3 C.12.2): an image of this series."""
+    referenced = Dataset()
+    referenced.ReferencedSOPClassUID = SOP_CLASS_UID
+    referenced.ReferencedSOPInstanceUID = sop_instance_uid
+    item = Dataset()
+    item.SeriesInstanceUID = identity.series_instance_uid
+    item.ReferencedInstanceSequence = [referenced]
+    return item
+
+
+def _derivation(sop_instance_uid: str) -> Dataset:
+    """What a level that we computed comes from (PS3.3 C.7.6.16.2.6)."""
+    source = Dataset()
+    source.ReferencedSOPClassUID = SOP_CLASS_UID
+    source.ReferencedSOPInstanceUID = sop_instance_uid
+    source.PurposeOfReferenceCodeSequence = [code_item(SOURCE_IMAGE)]
+    item = Dataset()
+    item.DerivationDescription = "Averaged by area, 2 x 2 pixels to one"
+    item.DerivationCodeSequence = [code_item(RESAMPLING)]
+    item.SourceImageSequence = [source]
+    return item
 
 
 def _optical_path(to: Dataset, identity: Identity, picture: Picture) -> None:
-    to.OpticalPathSequence = [
-        _optical_path_item(path, picture) for path in picture.scene.optical_paths[: picture.optical_paths]
-    ]
-
-
-def _optical_path_item(path: OpticalPath, picture: Picture) -> Dataset:
-    item = Dataset()
-    item.OpticalPathIdentifier = path.identifier
-    description = path.description
-    item.IlluminationTypeCodeSequence = [code_item(BRIGHTFIELD)]
-    item.IlluminationColorCodeSequence = [code_item(FULL_SPECTRUM)]
-    if picture.pixel_type.samples_per_pixel > 1:
-        # label and macro come from other cameras than the profile is for
-        measured = path.icc_profile if picture.role in (Role.VOLUME, Role.THUMBNAIL) else b""
-        item.ICCProfile = usable_profile(measured, picture.pixel_type.samples_per_pixel)
-        if not item.ICCProfile:
-            item.ICCProfile = srgb_profile()
-            description = description or "Colours assumed to be sRGB: the scanner gave no ICC profile"
-    if description:
-        item.OpticalPathDescription = description
-    if picture.role in (Role.VOLUME, Role.THUMBNAIL):
-        if path.objective_power is not None:
-            item.ObjectiveLensPower = decimal(path.objective_power)
-        if path.numerical_aperture is not None:
-            item.ObjectiveLensNumericalAperture = decimal(path.numerical_aperture)
-    return item
+    """Label and overview come from another camera, under white light."""
+    of_tissue = picture.role in (Role.VOLUME, Role.THUMBNAIL)
+    paths = picture.scene.optical_paths[: picture.optical_paths] if of_tissue else BRIGHTFIELD_ONLY
+    if picture.role is Role.THUMBNAIL and picture.pixel_type.samples_per_pixel > 1:
+        paths = paths[:1]  # the channels are mixed in it
+    samples = picture.pixel_type.samples_per_pixel
+    to.OpticalPathSequence = [optical_path_item(path, samples) for path in paths]
 
 
 def nominal_spacing_mm(rows: int, columns: int, *, whole_glass: bool) -> tuple[float, float]:

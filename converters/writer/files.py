@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instances as Part 10 files: complete and durable, or not there at all."""
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -99,6 +100,33 @@ def write_files(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return [folder / file_name(instance) for instance in instances]
+
+
+@contextmanager
+def scratch_beside(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside ``folder`` for frames that are ours. It goes at the end, or
+    with an error; only a process that was killed leaves it, for the next to go on from.
+    Raises TargetExists where ``folder`` is there, or being made by somebody else."""
+    if folder.exists():
+        raise TargetExists(folder.name)
+    scratch = folder.parent / f".{folder.name}.scratch"
+    parent_was_there = folder.parent.exists()
+    scratch.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TargetExists(folder.name) from None
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            if not parent_was_there:
+                with suppress(OSError):  # there is something in it
+                    folder.parent.rmdir()
+    finally:
+        os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

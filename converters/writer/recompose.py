@@ -1,130 +1,159 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiles that have no legal form in DICOM, decoded and encoded again without loss."""
+"""Levels whose frames are ours: tiles without a legal form in DICOM, encoded again, and
+levels that the scanner did not write. Kept in one file each, whole or not at all, so that
+a conversion that was killed goes on with the level where it stopped.
+"""
 
+import json
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from archive.part10.codestream import photometric, sniff
 from archive.part10.frame_table import encode_direct
-from converters.codecs import CodecError, decode, encode
-from converters.errors import DamagedSlide, UnsupportedCompression, UnsupportedPixels
-from converters.slide import Level, Progress
-from converters.writer.survey import Kind, Survey
+from converters.errors import DamagedSlide
+from converters.slide import Offsets
+from converters.writer.coding import FrameCoding
+from converters.writer.plan import PlannedLevel
+from converters.writer.tilework import Bench, Quad
 
-LOSSLESS_UID = "1.2.840.10008.1.2.4.90"
-"""JPEG 2000 lossless: of the lossless syntaxes the one that most viewers read."""
-JPEG_UID, JPEG_2000_UID = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.91"
-MAX_TILE_PIXELS = 1 << 26
-BATCH = 64
-WORKERS = max(1, min(4, os.cpu_count() or 1))
+PROGRESS_FRAMES = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Recomposed:
-    """Frames one after another in ``path``, which is the caller's to delete."""
+    """Frames of all tiles of a level, one after another in ``path``, which is the
+    caller's to delete. A length of 0 is a tile that the scanner left out. ``blank`` is
+    what stands for it, at the end of the file; b"" where none is absent."""
 
     path: Path
-    frame_table: bytes
-    photometric: str
-    size_bytes: int
+    lengths: Offsets
+    blank: bytes
+
+    @property
+    def absent(self) -> NDArray[np.bool_]:
+        result: NDArray[np.bool_] = self.lengths == 0
+        return result
+
+    @property
+    def starts(self) -> Offsets:
+        ends: Offsets = np.cumsum(self.lengths, dtype=np.uint64)
+        return ends - self.lengths
+
+    @property
+    def size_bytes(self) -> int:
+        return int(self.lengths.sum())
+
+    def frame_table(self, kept: NDArray[np.int64]) -> bytes:
+        """Table of the tiles ``kept`` (by index); absent ones share the blank frame."""
+        absent = self.absent[kept]
+        starts = np.where(absent, np.uint64(self.size_bytes), self.starts[kept])
+        return encode_direct(starts, np.where(absent, np.uint64(len(self.blank)), self.lengths[kept]))
 
 
 def recompose(
-    level: Level,
-    found: Survey,
-    source: Path,
-    kept: NDArray[np.int64],
+    planned: PlannedLevel,
+    coding: FrameCoding,
+    bench: Bench,
     scratch: Path,
-    progress: Progress | None = None,
+    name: str,
+    finer: Recomposed | None,
+    report: Callable[[int], None] | None = None,
 ) -> Recomposed:
-    """The tiles ``kept`` of a level (by index) as lossless frames, absent ones white; at
-    most 64 are in memory.
+    """The level's frames in ``scratch / name``, made by ``bench`` or found there.
 
-    ``progress`` counts bytes of the scanner's tiles. Raises DamagedSlide for a tile that
+    ``finer`` is the level before, where that was made here too: a computed level comes
+    from it. ``report`` gets the number of frames done. Raises DamagedSlide for a tile that
     no decoder takes, UnsupportedCompression for one that none knows; nothing is left then.
     """
-    lengths = []
-    done = 0
-    colours = photometric_of_lossless(level.pixel_type.samples_per_pixel)
-    with NamedTemporaryFile("wb", dir=scratch, suffix=".frames", delete=False) as out:
-        try:
-            for index, frame in zip(kept.tolist(), _frames(level, found, source, kept), strict=True):
+    path, done = scratch / f"{name}.frames", scratch / f"{name}.json"
+    found = _found(path, done)
+    if found is not None:
+        return found
+    frames = (
+        _computed(planned, coding, bench, finer) if planned.computed else _decoded(planned, coding, bench)
+    )
+    lengths: list[int] = []
+    partial = path.with_suffix(".part")
+    try:
+        with partial.open("wb") as out:
+            for frame in frames:
                 out.write(frame)
                 lengths.append(len(frame))
-                done += int(found.lengths[index])
-                if progress is not None and len(lengths) % BATCH == 1:
-                    progress(done, level.tiles.size_bytes)
-        except BaseException:
-            os.unlink(out.name)
-            raise
-    ends = np.cumsum(np.array(lengths, dtype=np.uint64))
-    table = encode_direct(ends - np.array(lengths, dtype=np.uint64), lengths)
-    return Recomposed(Path(out.name), table, colours, int(ends[-1]))
+                if report is not None and len(lengths) % PROGRESS_FRAMES == 1:
+                    report(len(lengths))
+            blank = b""
+            if 0 in lengths:
+                blank = bench.blank(planned.scene.index, planned.level.index, coding)
+                out.write(blank)
+            out.flush()
+            os.fsync(out.fileno())
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+    if len(lengths) != planned.number_of_tiles:
+        raise DamagedSlide(f"level {planned.index} gave {len(lengths)} of {planned.number_of_tiles} tiles")
+    partial.rename(path)
+    done.write_text(json.dumps({"lengths": lengths, "blank": blank.hex()}), encoding="ascii")
+    return Recomposed(path, np.array(lengths, dtype=np.uint64), blank)
 
 
-def _frames(level: Level, found: Survey, source: Path, kept: NDArray[np.int64]) -> Iterator[bytes]:
-    """Every frame in order. Codecs release the interpreter, so threads share the work."""
-    blank = b""
-    if level.tiles.absent.any():
-        blank = encode(_white(level), LOSSLESS_UID)
-    with source.open("rb") as file, ThreadPoolExecutor(WORKERS) as pool:
-
-        def one(index: int) -> bytes:
-            if level.tiles.absent[index]:
-                return blank
-            data = os.pread(file.fileno(), int(found.lengths[index]), int(level.tiles.offsets[index]))
-            return encode(decoded_tile(data, found.kinds[found.kind_ids[index]], level), LOSSLESS_UID)
-
-        for start in range(0, len(kept), BATCH):
-            yield from pool.map(one, kept[start : start + BATCH].tolist())
-
-
-def photometric_of_lossless(samples: int) -> str:
-    """Photometric Interpretation of the frames that :func:`encode` makes here."""
-    frame = encode(np.zeros((8, 8, samples), dtype=np.uint8), LOSSLESS_UID)
-    return photometric(sniff(frame))
-
-
-def decoded_tile(data: bytes, kind: Kind, level: Level) -> NDArray[np.uint8]:
-    """A tile's pixels as (tile rows, tile columns, samples), RGB or grey."""
-    stream = kind.codestream
-    if stream.rows * stream.columns > MAX_TILE_PIXELS:
-        raise UnsupportedPixels(f"tiles of {stream.rows} x {stream.columns} pixels are too large to decode")
-    frame = kind.prefix + data[kind.skip :]
+def _found(path: Path, done: Path) -> Recomposed | None:
+    """What an earlier run finished: the note is written last, and says how long it is."""
     try:
-        if stream.format == "jpeg2000" and stream.subsampled:
-            pixels = _subsampled_jpeg2000(frame, kind)
-        else:
-            uid = JPEG_2000_UID if stream.format == "jpeg2000" else JPEG_UID
-            pixels = decode(frame, uid, stream.rows, stream.columns, stream.components, 8, kind.photometric)
-    except CodecError as error:
-        raise DamagedSlide(f"a tile of level {level.index} cannot be decoded: {error}") from error
-    samples = level.pixel_type.samples_per_pixel
-    if pixels.shape[2] != samples:
-        pixels = np.repeat(pixels[..., :1], samples, axis=2)
-    return np.asarray(pixels, dtype=np.uint8)
+        note = json.loads(done.read_text(encoding="ascii"))
+        lengths = np.array(note["lengths"], dtype=np.uint64)
+        blank = bytes.fromhex(note["blank"])
+        if path.stat().st_size == int(lengths.sum()) + len(blank):
+            return Recomposed(path, lengths, blank)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
 
 
-def _white(level: Level) -> NDArray[np.uint8]:
-    shape = (level.tile_rows, level.tile_columns, level.pixel_type.samples_per_pixel)
-    return np.full(shape, 255, dtype=np.uint8)
+def _decoded(planned: PlannedLevel, coding: FrameCoding, bench: Bench) -> Iterator[bytes]:
+    return bench.frames(planned.scene.index, planned.level.index, range(planned.number_of_tiles), coding)
 
 
-def _subsampled_jpeg2000(frame: bytes, kind: Kind) -> NDArray[np.uint8]:
-    """YCbCr with half the chroma columns, as Aperio's 33003 has it, to RGB."""
+def _computed(
+    planned: PlannedLevel, coding: FrameCoding, bench: Bench, finer: Recomposed | None
+) -> Iterator[bytes]:
+    """From the finer level's frames where they are ours, else from the scanner's tiles."""
+    level = planned.level
+    factor = 2 ** (planned.steps - 1)
+    rows, columns = -(-level.rows // factor), -(-level.columns // factor)
+    down, across = -(-rows // level.tile_rows), -(-columns // level.tile_columns)
+    fd = -1 if finer is None else os.open(finer.path, os.O_RDONLY)
+    starts = np.zeros(0, np.uint64) if finer is None else finer.starts
+
+    def tile(outer: int, row: int, column: int) -> int | bytes | None:
+        if row >= down or column >= across:
+            return None
+        index = (outer * down + row) * across + column
+        if finer is None:
+            return None if level.tiles.absent[index] else index
+        return os.pread(fd, int(finer.lengths[index]), int(starts[index])) or None
+
+    def quads() -> Iterator[Quad]:
+        outers = level.optical_paths * level.focal_planes
+        for outer, row, column in product(
+            range(outers), range(planned.tiles_down), range(planned.tiles_across)
+        ):
+            tiles = tuple(tile(outer, 2 * row + r, 2 * column + c) for r in (0, 1) for c in (0, 1))
+            yield Quad(
+                tiles,
+                min(2 * level.tile_rows, rows - 2 * row * level.tile_rows),
+                min(2 * level.tile_columns, columns - 2 * column * level.tile_columns),
+            )
+
     try:
-        pixels = imagecodecs.jpeg2k_decode(frame, numthreads=1)
-    except NotImplementedError:
-        sampling = " ".join(f"{across}x{down}" for across, down in kind.codestream.sampling)
-        raise UnsupportedCompression(f"JPEG 2000 sampled {sampling}", "a tile") from None
-    except Exception as error:  # the codec library's own kinds
-        raise CodecError("damaged codestream") from error
-    return np.asarray(pixels, dtype=np.uint8)
+        yield from bench.shrunk(planned.scene.index, level.index, quads(), coding)
+    finally:
+        if fd >= 0:
+            os.close(fd)

@@ -1,59 +1,87 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TILED_SPARSE: a level most of whose tiles were never scanned has frames for the others
-only, each with its place (PS3.3 C.7.6.17.3, C.8.12.6.1)."""
+"""Frames with a place of their own (PS3.3 C.7.6.17.3, C.8.12.6.1): TILED_SPARSE, for levels
+most of whose tiles were never scanned and for focal planes at uneven distances."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pydicom import Dataset
 
+from converters.slide import Scene
 from converters.writer.decimals import decimal
 
-ROW_POSITION = 0x0048021F
-COLUMN_POSITION = 0x0048021E
 PLANE_POSITION = 0x0048021A
+PATH_IDENTIFICATION = 0x00480207
+ROW_POSITION, COLUMN_POSITION, Z_OFFSET, PATH_IDENTIFIER = 0x0048021F, 0x0048021E, 0x0040074A, 0x00480106
 
 
-def add_sparse_positions(
+class Place(NamedTuple):
+    """Where a frame lies; each counted from 0."""
+
+    optical_path: int
+    focal_plane: int
+    row: int
+    column: int
+
+
+def add_positions(
     to: Dataset,
-    tiles: Sequence[tuple[int, int]],
+    places: Sequence[Place],
     origin_mm: tuple[float, float],
     spacing_mm: tuple[float, float],
+    scene: Scene,
 ) -> None:
-    """Say where each frame lies: ``tiles`` are (row, column) in the grid of tiles, from 0.
-
-    Slide coordinates decrease along rows and columns (see ``dataset.ORIENTATION``).
-    """
+    """Say where each frame lies. Slide coordinates decrease along rows and columns (see
+    ``dataset.ORIENTATION``)."""
     organization = to.DimensionOrganizationSequence[0].DimensionOrganizationUID
+    pointers = [(ROW_POSITION, PLANE_POSITION), (COLUMN_POSITION, PLANE_POSITION)]
+    several_planes = len({place.focal_plane for place in places}) > 1
+    several_paths = len(scene.optical_paths) > 1
+    if several_planes:
+        pointers.append((Z_OFFSET, PLANE_POSITION))
+    if several_paths:
+        pointers.append((PATH_IDENTIFIER, PATH_IDENTIFICATION))
     indexes = []
-    for pointer in (ROW_POSITION, COLUMN_POSITION):
+    for pointer, group in pointers:
         index = Dataset()
         index.DimensionOrganizationUID = organization
         index.DimensionIndexPointer = pointer
-        index.FunctionalGroupPointer = PLANE_POSITION
+        index.FunctionalGroupPointer = group
         indexes.append(index)
     to.DimensionOrganizationType = "TILED_SPARSE"
     to.DimensionIndexSequence = indexes
-    to.PerFrameFunctionalGroupsSequence = [
-        _frame(row, column, (int(to.Rows), int(to.Columns)), origin_mm, spacing_mm) for row, column in tiles
-    ]
+    size = (int(to.Rows), int(to.Columns))
+    frames = []
+    for place in places:
+        frame = _frame(place, size, origin_mm, spacing_mm, scene.focal_planes_um)
+        values = [place.row + 1, place.column + 1]
+        if several_planes:
+            values.append(place.focal_plane + 1)
+        if several_paths:
+            values.append(place.optical_path + 1)
+            path = Dataset()
+            path.OpticalPathIdentifier = scene.optical_paths[place.optical_path].identifier[:16]
+            frame.OpticalPathIdentificationSequence = [path]
+        frame.FrameContentSequence[0].DimensionIndexValues = values
+        frames.append(frame)
+    to.PerFrameFunctionalGroupsSequence = frames
 
 
 def _frame(
-    row: int,
-    column: int,
+    place: Place,
     size: tuple[int, int],
     origin_mm: tuple[float, float],
     spacing_mm: tuple[float, float],
+    planes_um: Sequence[float],
 ) -> Dataset:
-    content = Dataset()
-    content.DimensionIndexValues = [row + 1, column + 1]
-    place = Dataset()
-    place.RowPositionInTotalImagePixelMatrix = row * size[0] + 1
-    place.ColumnPositionInTotalImagePixelMatrix = column * size[1] + 1
-    place.XOffsetInSlideCoordinateSystem = decimal(origin_mm[0] - row * size[0] * spacing_mm[0])
-    place.YOffsetInSlideCoordinateSystem = decimal(origin_mm[1] - column * size[1] * spacing_mm[1])
-    place.ZOffsetInSlideCoordinateSystem = decimal(0)
+    row, column = place.row * size[0], place.column * size[1]
+    position = Dataset()
+    position.RowPositionInTotalImagePixelMatrix = row + 1
+    position.ColumnPositionInTotalImagePixelMatrix = column + 1
+    position.XOffsetInSlideCoordinateSystem = decimal(origin_mm[0] - row * spacing_mm[0])
+    position.YOffsetInSlideCoordinateSystem = decimal(origin_mm[1] - column * spacing_mm[1])
+    position.ZOffsetInSlideCoordinateSystem = decimal(planes_um[place.focal_plane])
     frame = Dataset()
-    frame.FrameContentSequence = [content]
-    frame.PlanePositionSlideSequence = [place]
+    frame.FrameContentSequence = [Dataset()]
+    frame.PlanePositionSlideSequence = [position]
     return frame

@@ -7,8 +7,9 @@ all tiles of a level begin with the same bytes, so each distinct head is parsed 
 """
 
 import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from archive.part10.codestream import (
 )
 from archive.part10.errors import Part10Error
 from converters.errors import DamagedSlide
-from converters.slide import Coding, Level
+from converters.slide import GatherMap, Level, PixelTiles, SourceFile, TileMap
 
 ADOBE_RGB, ADOBE_YCBCR = 0, 1
 FIRST_READ = 64
@@ -65,7 +66,8 @@ class Kind:
 @dataclass(frozen=True, eq=False)
 class Survey:
     """A level's tiles. ``lengths`` are without what follows a tile's end marker; ids of
-    absent tiles are 0. ``why_not_copied`` is "" when every tile is legal in DICOM as it is."""
+    absent tiles are 0. ``why_not_copied`` is "" when every tile is legal in DICOM as it
+    is. Tiles that the reader gives as pixels have no kind."""
 
     kinds: tuple[Kind, ...]
     kind_ids: NDArray[np.uint16]
@@ -74,13 +76,18 @@ class Survey:
     findings: tuple[str, ...] = ()
 
     @property
-    def first(self) -> Kind:
+    def first(self) -> Kind | None:
+        return self.kinds[0] if self.kinds else None
+
+    @property
+    def copied(self) -> Kind:
+        """What all copied tiles are. Only where :attr:`why_not_copied` is empty."""
         return self.kinds[0]
 
 
 @dataclass
-class _Heads:
-    """The distinct heads met so far."""
+class Heads:
+    """The distinct heads of a level's tiles, as far as met."""
 
     level: Level
     kinds: list[Kind] = field(default_factory=list)
@@ -108,42 +115,94 @@ class _Heads:
         return kind_id, end
 
 
-def survey(level: Level, path: Path) -> Survey:
+def survey(level: Level, sources: Sequence[SourceFile]) -> Survey:
     """Read every tile's head and end. Raises DamagedSlide for tiles that are none."""
     tiles = level.tiles
+    if isinstance(tiles, PixelTiles):
+        lengths = np.zeros(len(tiles), dtype=np.uint64)
+        return Survey((), np.zeros(len(tiles), dtype=np.uint16), lengths, tiles.why)
+    if tiles.absent.all():
+        raise DamagedSlide(f"level {level.index} has no tiles")
+    with ExitStack() as stack:
+        fds = {}
+        for number in np.unique(tiles.files).tolist():
+            file = stack.enter_context(sources[number].path.open("rb"))
+            fds[number] = file.fileno()
+            if hasattr(os, "posix_fadvise"):  # not on macOS
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)  # tiles lie in order
+        if isinstance(tiles, GatherMap):
+            return _survey_gathered(level, tiles, fds)
+        return _survey_ranges(level, tiles, fds)
+
+
+def _survey_ranges(level: Level, tiles: TileMap, fds: Mapping[int, int]) -> Survey:
     lengths = tiles.lengths.copy()
     kind_ids = np.zeros(len(tiles), dtype=np.uint16)
     present = np.flatnonzero(~tiles.absent)
-    if not present.size:
-        raise DamagedSlide(f"level {level.index} has no tiles")
-    heads = _Heads(level)
+    heads = Heads(level)
     first_read, unended, trimmed = FIRST_READ, 0, 0
     pread = os.pread
-    with path.open("rb") as file:
-        fd = file.fileno()
-        if hasattr(os, "posix_fadvise"):  # not on macOS
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)  # tiles lie in order
-        for index, offset, length in zip(
-            present.tolist(), tiles.offsets[present].tolist(), lengths[present].tolist(), strict=True
-        ):
-            head = pread(fd, min(first_read, length), offset)
-            kind_id = heads.find(head)
-            if kind_id is None:
-                kind_id, end = _learn(heads, fd, offset, length, index)
-                first_read = max(first_read, end)
-            if kind_id:
-                kind_ids[index] = kind_id
-            if pread(fd, 2, offset + length - 2) != EOI:
-                true_length = _true_length(fd, offset, length)
-                if true_length:
-                    lengths[index] = true_length
-                    trimmed += 1
-                else:
-                    unended += 1
+    for index, offset, length, number in zip(
+        present.tolist(), tiles.offsets[present].tolist(), lengths[present].tolist(),
+        tiles.files[present].tolist(), strict=True,
+    ):  # fmt: skip
+        fd = fds[number]
+        head = pread(fd, min(first_read, length), offset)
+        kind_id = heads.find(head)
+        if kind_id is None:
+            kind_id, end = _learn(heads, fd, offset, length, index)
+            first_read = max(first_read, end)
+        if kind_id:
+            kind_ids[index] = kind_id
+        if pread(fd, 2, offset + length - 2) != EOI:
+            true_length = _true_length(fd, offset, length)
+            if true_length:
+                lengths[index] = true_length
+                trimmed += 1
+            else:
+                unended += 1
     return _judged(heads, kind_ids, lengths, unended, trimmed)
 
 
-def _learn(heads: _Heads, fd: int, offset: int, length: int, index: int) -> tuple[int, int]:
+def _survey_gathered(level: Level, tiles: GatherMap, fds: Mapping[int, int]) -> Survey:
+    """Heads and ends of tiles that are pieces: both are literals where readers make them."""
+    kind_ids = np.zeros(len(tiles), dtype=np.uint16)
+    heads = Heads(level)
+    known: dict[tuple[int, int, bool], int] = {}
+    unended = 0
+    for index in np.flatnonzero(~tiles.absent).tolist():
+        first, last = int(tiles.index[index]), int(tiles.index[index + 1]) - 1
+        place = (int(tiles.offsets[first]), int(tiles.lengths[first]), bool(tiles.literal[first]))
+        kind_id = known.get(place)
+        if kind_id is None:
+            data = b""
+            for piece in range(first, last + 1):
+                data += gathered_piece(tiles, piece, fds)
+                if len(data) >= MOST_HEAD_BYTES:
+                    break
+            try:
+                learned = heads.learn(data)
+            except Part10Error:
+                learned = None
+            if learned is None:
+                raise DamagedSlide(f"tile {index + 1} of level {level.index} is damaged")
+            kind_id = learned[0]
+            if place[2] and learned[1] <= place[1]:  # the whole head is in that literal
+                known[place] = kind_id
+        kind_ids[index] = kind_id
+        unended += not gathered_piece(tiles, last, fds).endswith(EOI)
+    return _judged(heads, kind_ids, tiles.tile_lengths(), unended, 0)
+
+
+def gathered_piece(tiles: GatherMap, piece: int, fds: Mapping[int, int]) -> bytes:
+    """One piece; ``fds`` are open files by the number of their source."""
+    offset, length = int(tiles.offsets[piece]), int(tiles.lengths[piece])
+    if tiles.literal[piece]:
+        return tiles.literals[offset : offset + length]
+    return os.pread(fds[int(tiles.files[piece])], length, offset)
+
+
+def _learn(heads: Heads, fd: int, offset: int, length: int, index: int) -> tuple[int, int]:
     for size in (HEAD_BYTES, MOST_HEAD_BYTES):
         try:
             learned = heads.learn(os.pread(fd, min(size, length), offset))
@@ -186,7 +245,8 @@ def _classify(head: bytes, level: Level) -> Kind:
     prefix, skip = b"", 0
     findings: list[str] = []
     if stream.format == "jpeg":
-        tables = b"" if stream.has_tables else level.tiles.jpeg_tables
+        tables = level.tiles.jpeg_tables if isinstance(level.tiles, TileMap) else b""
+        tables = b"" if stream.has_tables else tables
         adobe = _missing_adobe(stream, level, head, findings)
         if tables or adobe is not None:
             prefix, skip = splice_tables(tables, adobe), 2
@@ -195,7 +255,7 @@ def _classify(head: bytes, level: Level) -> Kind:
             findings.append("tiles without quantisation or Huffman tables")
     colours = photometric(stream)
     untransformed = stream.format == "jpeg2000" and not stream.mct and stream.components == 3
-    if untransformed and (level.coding is Coding.JPEG_2000_YCBCR or stream.subsampled):
+    if untransformed and (level.container_rgb is False or stream.subsampled):
         colours = "YBR_FULL_422" if stream.subsampled else "YBR_FULL"
     return Kind(stream, transfer_syntax(stream) or "", colours, prefix, skip, tuple(findings))
 
@@ -213,7 +273,7 @@ def _missing_adobe(stream: Codestream, level: Level, head: bytes, findings: list
 
 
 def _judged(
-    heads: _Heads, kind_ids: NDArray[np.uint16], lengths: NDArray[np.uint64], unended: int, trimmed: int
+    heads: Heads, kind_ids: NDArray[np.uint16], lengths: NDArray[np.uint64], unended: int, trimmed: int
 ) -> Survey:
     level = heads.level
     kinds = tuple(heads.kinds)

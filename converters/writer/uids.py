@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import uuid
 
-WRITER_PROFILE = 1
+WRITER_PROFILE = 2
 """Raised whenever the same slide would give other headers or other frames."""
 
 IMPLEMENTATION_VERSION_NAME = f"COVERSLIP_P{WRITER_PROFILE}"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from converters.codecs.worker import die_with
+from converters.isolation.child import die_with
 from gateway.demo.label import draw_label, draw_macro
 from gateway.demo.paint import BLOCK_COLUMNS, GLASS, Painter
 from gateway.demo.svs import YCBCR, Pixels, Scan, SvsWriter, TileFormat, encode_tile

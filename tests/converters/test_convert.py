@@ -75,7 +75,7 @@ def test_a_failure_half_way_leaves_nothing(slide: Path, tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="No space left"):
         convert([slide], tmp_path / "out", progress=full)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_progress_ends_at_the_total(slide: Path, tmp_path: Path) -> None:
@@ -117,7 +117,8 @@ def test_verify_finds_wrong_colours(tmp_path: Path) -> None:
     level = next(path for path in made.files if path.name == "level-0.dcm")
     data = level.read_bytes()
     level.write_bytes(data.replace(b"Adobe\0\x64\0\0\0\0\0", b"Adobe\0\x64\0\0\0\0\1"))
-    with open_slide(tmp_path / "slide.svs") as slide, pytest.raises(VerificationFailed, match="other pixels"):
+    wrong = pytest.raises(VerificationFailed, match="other colours")
+    with open_slide(tmp_path / "slide.svs") as slide, wrong:
         verify_files(slide, made.instances, made.files)
 
 
@@ -135,7 +136,8 @@ def test_the_digest_of_one_file_is_its_sha256(slide: Path) -> None:
 
 def test_inspect_tells_what_a_conversion_would_do(slide: Path) -> None:
     found = inspect(slide)
-    assert (found.format, found.problem, found.refusals) == ("aperio-svs", "", {"aperio-svs": None})
+    assert (found.format, found.problem) == ("aperio-svs", "")
+    assert [name for name, why in found.refusals.items() if why is None] == ["aperio-svs"]
     assert [(level.tiles, level.absent_tiles, level.action) for level in found.levels] == [
         (12, 1, "copied"),
         (1, 0, "copied"),
@@ -166,7 +168,7 @@ def test_inspect_of_a_bad_file_names_the_problem(sample: str, problem: str) -> N
 
 
 def test_the_unreadable_sample_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DamagedSlide, match=r"^the thumbnail image cannot be decoded$"):
+    with pytest.raises(DamagedSlide, match=r"^tile 1 of level 0 is damaged$"):
         convert([require_data("slides/svs/openslide-unreadable.svs")], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

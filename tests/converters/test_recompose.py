@@ -34,7 +34,7 @@ def slide_33003(path: Path, across: int, down: int) -> Path:
 @pytest.mark.parametrize(("across", "down"), [(1, 1), (2, 1), (2, 2)])
 def test_33003_becomes_lossless_rgb_with_right_colours(tmp_path: Path, across: int, down: int) -> None:
     path = slide_33003(tmp_path / "a.svs", across, down)
-    (instance,) = born(path, scratch=tmp_path)
+    (instance,) = volumes(born(path, scratch=tmp_path))
     assert not instance.born
     assert instance.transfer_syntax_uid == "1.2.840.10008.1.2.4.90"
     for seed, frame in enumerate(frames(instance)):

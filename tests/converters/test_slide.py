@@ -6,14 +6,14 @@ import itertools
 import numpy as np
 import pytest
 
-from converters.slide import Coding, Level, TileMap
+from converters.slide import Level, TileMap
 
 
 def level(rows: int, columns: int, paths: int = 1, planes: int = 1) -> Level:
     down, across = -(-rows // 10), -(-columns // 10)
     zeros = np.zeros(down * across * paths * planes, dtype=np.uint64)
     return Level(
-        0, rows, columns, 10, 10, Coding.JPEG, TileMap(zeros, zeros), optical_paths=paths, focal_planes=planes
+        0, rows, columns, 10, 10, TileMap(zeros, zeros), optical_paths=paths, focal_planes=planes
     )
 
 

@@ -195,7 +195,7 @@ def test_an_unforeseen_fault_is_an_answer_and_the_next_request_is_served(
     with ThreadPoolExecutor(1) as threads:
         [before] = pool.child_pids()
         with monkeypatch.context() as patch:
-            patch.setattr(codec_pool._Child, "alive", broken)
+            patch.setattr(codec_pool.Child, "alive", broken)
             error = threads.submit(pool.transcode, FRAME, SOURCE, EXPLICIT_LE).exception(20)
         assert isinstance(error, CannotDecode)
         assert ended(before)

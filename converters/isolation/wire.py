@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests to a codec worker and its replies, as bytes.
+"""Requests to a child process and its replies, as bytes.
 
-A worker decodes bytes from outside and may be subverted by them: what it sends back is
+A child decodes bytes from outside and may be subverted by them: what it sends back is
 a status and plain bytes, never anything that its parent would have to interpret.
 A request is a JSON object and byte strings. All lengths are 32 bits, big-endian.
 """
@@ -24,6 +24,7 @@ class Status(IntEnum):
     DAMAGED = 1
     UNSUPPORTED = 2
     TOO_LARGE = 3
+    REFUSED = 4  # "name of a class of converters.errors", newline, message
 
 
 def pack_request(order: Mapping[str, object], blobs: Sequence[bytes]) -> list[bytes]:

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work on pixels, tile by tile: decode, encode, shrink. The one place where a conversion
+touches pixels; :class:`Bench` says what can be asked, :class:`TileWork` does it in this
+process, ``converters.workshop`` in child processes.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from archive.part10.errors import Part10Error
+from converters.codecs import CodecError, decode, encode
+from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression, UnsupportedPixels
+from converters.slide import Colour, GatherMap, Illumination, Level, Pixels, PixelTiles, Scene, Slide, TileMap
+from converters.writer.coding import FrameCoding
+from converters.writer.survey import Heads, Kind, gathered_piece
+
+JPEG_UID, JPEG_2000_UID = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.91"
+MAX_TILE_PIXELS = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class Quad:
+    """Four tiles of a level, row by row, that make one of the next coarser: each is an
+    index into the scanner's tiles, a frame of ours, or None where there is none.
+    ``rows`` and ``columns`` of the four together lie within the level."""
+
+    tiles: tuple[int | bytes | None, ...]
+    rows: int
+    columns: int
+
+
+class Bench(Protocol):
+    """Who does the work. Levels are named by (scene, level), both from 0."""
+
+    def frames(self, scene: int, level: int, indexes: Sequence[int], coding: FrameCoding) -> Iterator[bytes]:
+        """The tiles of these frame indexes, encoded, in order; b"" for one that the
+        scanner left out. Raises DamagedSlide, UnsupportedCompression, UnsupportedPixels."""
+
+    def shrunk(self, scene: int, level: int, quads: Iterable[Quad], coding: FrameCoding) -> Iterator[bytes]:
+        """The next coarser tiles, averaged by area, encoded; b"" where all four are
+        missing. ``level`` is the scanner's: it gives size, colours and numbered tiles."""
+
+    def image(self, number: int) -> NDArray[np.uint8]:
+        """Pixels of the slide's associated image of this number, from 0."""
+
+    def blank(self, scene: int, level: int, coding: FrameCoding) -> bytes:
+        """The frame of a tile that the scanner left out."""
+
+    def agrees(
+        self, scene: int, level: int, index: int, frame: bytes, transfer_syntax_uid: str, photometric: str
+    ) -> bool:
+        """Whether a written frame decodes to the pixels that the reader gives, its own
+        way, for the tile of this index."""
+
+
+class TileWork:
+    """A :class:`Bench` in this process, on a slide that is open here."""
+
+    def __init__(self, slide: Slide) -> None:
+        self._slide = slide
+        self._stack = ExitStack()
+        self._fds = _OpenSources(slide, self._stack)
+        self._heads: dict[tuple[int, int], Heads] = {}
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def frames(self, scene: int, level: int, indexes: Sequence[int], coding: FrameCoding) -> Iterator[bytes]:
+        absent = self._level(scene, level).tiles.absent
+        for index in indexes:
+            yield (
+                b"" if absent[index] else self._encode(scene, level, self.pixels(scene, level, index), coding)
+            )
+
+    def shrunk(self, scene: int, level: int, quads: Iterable[Quad], coding: FrameCoding) -> Iterator[bytes]:
+        for quad in quads:
+            pixels = self._shrink(scene, level, quad, coding)
+            yield b"" if pixels is None else self._encode(scene, level, pixels, coding)
+
+    def image(self, number: int) -> NDArray[np.uint8]:
+        image = self._slide.associated[number]
+        pixels = image.read()
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[:2] != (image.rows, image.columns):
+            raise DamagedSlide(f"the {image.role.value.lower()} image is not as large as it says")
+        return np.ascontiguousarray(pixels)
+
+    def blank(self, scene: int, level: int, coding: FrameCoding) -> bytes:
+        kept = self._level(scene, level)
+        return self._encode(
+            scene, level, self._filled(scene, kept, kept.tile_rows, kept.tile_columns), coding
+        )
+
+    def agrees(
+        self, scene: int, level: int, index: int, frame: bytes, transfer_syntax_uid: str, photometric: str
+    ) -> bool:
+        kept = self._level(scene, level)
+        pixels = decode(
+            frame, transfer_syntax_uid, kept.tile_rows, kept.tile_columns, kept.pixel_type.samples_per_pixel,
+            kept.pixel_type.bits_allocated, photometric,
+        )  # fmt: skip
+        expected = kept.reference(index) if kept.reference else self.pixels(scene, level, index)
+        return bool(np.array_equal(pixels, expected))
+
+    def pixels(self, scene: int, level: int, index: int) -> Pixels:
+        """A tile as (tile rows, tile columns, samples), RGB or grey."""
+        kept = self._level(scene, level)
+        if isinstance(kept.tiles, PixelTiles):
+            try:
+                pixels = kept.tiles.read(index)
+            except ConversionError:
+                raise
+            except (MemoryError, KeyboardInterrupt):
+                raise
+            except Exception as error:  # whatever a library raises: all mean damaged data
+                raise DamagedSlide(
+                    f"tile {index + 1} of level {level} cannot be decoded ({type(error).__name__})"
+                ) from error
+        else:
+            data = self._bytes(kept.tiles, index)
+            pixels = decoded_tile(data, self._kind(scene, level, data, index), kept)
+        shape = (kept.tile_rows, kept.tile_columns, kept.pixel_type.samples_per_pixel)
+        if pixels.shape != shape or pixels.dtype.itemsize * 8 != kept.pixel_type.bits_allocated:
+            raise DamagedSlide(f"tile {index + 1} of level {level} is not as large as the file says")
+        return pixels
+
+    def _level(self, scene: int, level: int) -> Level:
+        return self._slide.scenes[scene].levels[level]
+
+    def _encode(self, scene: int, level: int, pixels: NDArray[Any], coding: FrameCoding) -> bytes:
+        bits = self._level(scene, level).pixel_type.bits_stored
+        return encode(pixels, coding.transfer_syntax_uid, coding.quality or 85, bits_stored=bits)
+
+    def _bytes(self, tiles: TileMap | GatherMap, index: int) -> bytes:
+        if isinstance(tiles, TileMap):
+            fd = self._fds[int(tiles.files[index])]
+            return os.pread(fd, int(tiles.lengths[index]), int(tiles.offsets[index]))
+        return gathered(tiles, index, self._fds)
+
+    def _kind(self, scene: int, level: int, data: bytes, index: int) -> Kind:
+        heads = self._heads.setdefault((scene, level), Heads(self._level(scene, level)))
+        kind_id = heads.find(data)
+        if kind_id is None:
+            try:
+                learned = heads.learn(data)
+            except Part10Error:
+                learned = None
+            if learned is None:
+                raise DamagedSlide(f"tile {index + 1} of level {level} is damaged")
+            kind_id = learned[0]
+        return heads.kinds[kind_id]
+
+    def _filled(self, scene: int, level: Level, rows: int, columns: int) -> NDArray[Any]:
+        samples = level.pixel_type.samples_per_pixel
+        kind = np.uint8 if level.pixel_type.bits_allocated == 8 else np.uint16
+        pixels: NDArray[Any] = np.empty((rows, columns, samples), kind)
+        pixels[...] = absent_colour(self._slide.scenes[scene], level)
+        return pixels
+
+    def _shrink(self, scene: int, level: int, quad: Quad, coding: FrameCoding) -> NDArray[Any] | None:
+        kept = self._level(scene, level)
+        if all(tile is None for tile in quad.tiles):
+            return None
+        rows, columns = kept.tile_rows, kept.tile_columns
+        canvas = self._filled(scene, kept, 2 * rows, 2 * columns)
+        for place, tile in enumerate(quad.tiles):
+            if tile is None:
+                continue
+            if isinstance(tile, int):
+                pixels: NDArray[Any] = self.pixels(scene, level, tile)
+            else:
+                pixels = decode(
+                    tile, coding.transfer_syntax_uid, rows, columns, kept.pixel_type.samples_per_pixel,
+                    kept.pixel_type.bits_allocated, coding.photometric(kept.pixel_type.samples_per_pixel),
+                )  # fmt: skip
+            top, left = place // 2 * rows, place % 2 * columns
+            canvas[top : top + rows, left : left + columns] = pixels
+        small = halved(canvas[: quad.rows, : quad.columns])
+        padding = ((0, rows - small.shape[0]), (0, columns - small.shape[1]), (0, 0))
+        return np.pad(small, padding, mode="edge")
+
+
+class _OpenSources(dict[int, int]):
+    """Descriptors of a slide's source files by number, opened when first asked for."""
+
+    def __init__(self, slide: Slide, stack: ExitStack) -> None:
+        self._slide, self._stack = slide, stack
+
+    def __missing__(self, number: int) -> int:
+        file = self._stack.enter_context(self._slide.sources[number].path.open("rb"))
+        self[number] = file.fileno()
+        return self[number]
+
+
+def gathered(tiles: GatherMap, index: int, fds: Mapping[int, int]) -> bytes:
+    """A tile's pieces, joined; ``fds`` are open files by the number of their source."""
+    pieces = range(int(tiles.index[index]), int(tiles.index[index + 1]))
+    return b"".join(gathered_piece(tiles, piece, fds) for piece in pieces)
+
+
+def absent_colour(scene: Scene, level: Level) -> Colour:
+    """What fills tiles that the scanner left out: the format's colour, else white, or
+    black where the tissue shines by itself."""
+    if level.absent_colour is not None:
+        return level.absent_colour
+    lit = {path.illumination for path in scene.optical_paths}
+    if lit <= {Illumination.EPIFLUORESCENCE, Illumination.DARKFIELD}:
+        return 0
+    return (1 << level.pixel_type.bits_stored) - 1
+
+
+def halved(pixels: NDArray[Any]) -> NDArray[Any]:
+    """(rows, columns, samples) at half the size, rounded up: each pixel is the rounded
+    mean of the (up to) four that it covers."""
+    rows, columns = pixels.shape[:2]
+    even = np.pad(pixels, ((0, rows % 2), (0, columns % 2), (0, 0)), mode="edge")
+    wide = even[0::2].astype(np.uint32)
+    wide += even[1::2]
+    sums = wide[:, 0::2] + wide[:, 1::2]
+    return ((sums + 2) >> 2).astype(pixels.dtype)
+
+
+def decoded_tile(data: bytes, kind: Kind, level: Level) -> NDArray[np.uint8]:
+    """A codestream's pixels as (tile rows, tile columns, samples), RGB or grey."""
+    stream = kind.codestream
+    if stream.rows * stream.columns > MAX_TILE_PIXELS:
+        raise UnsupportedPixels(f"tiles of {stream.rows} x {stream.columns} pixels are too large to decode")
+    frame = kind.prefix + data[kind.skip :]
+    try:
+        if stream.format == "jpeg2000" and stream.subsampled:
+            pixels = _subsampled_jpeg2000(frame, kind)
+        else:
+            uid = JPEG_2000_UID if stream.format == "jpeg2000" else JPEG_UID
+            pixels = decode(frame, uid, stream.rows, stream.columns, stream.components, 8, kind.photometric)
+    except CodecError as error:
+        raise DamagedSlide(f"a tile of level {level.index} cannot be decoded: {error}") from error
+    samples = level.pixel_type.samples_per_pixel
+    if pixels.shape[2] != samples:
+        pixels = np.repeat(pixels[..., :1], samples, axis=2)
+    return np.asarray(pixels, dtype=np.uint8)
+
+
+def _subsampled_jpeg2000(frame: bytes, kind: Kind) -> NDArray[np.uint8]:
+    """YCbCr with half the chroma columns, as Aperio's 33003 has it, to RGB."""
+    try:
+        pixels = imagecodecs.jpeg2k_decode(frame, numthreads=1)
+    except NotImplementedError:
+        sampling = " ".join(f"{across}x{down}" for across, down in kind.codestream.sampling)
+        raise UnsupportedCompression(f"JPEG 2000 sampled {sampling}", "a tile") from None
+    except Exception as error:  # the codec library's own kinds
+        raise CodecError("damaged codestream") from error
+    return np.asarray(pixels, dtype=np.uint8)
