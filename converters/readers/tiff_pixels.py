@@ -46,6 +46,12 @@ SMALLEST_TILE, LARGEST_TILE = 64, 2048
 TALLEST_BAND_BYTES = 64 << 20
 """What a row of tiles cut from strips may take decoded; lower tiles are cut beyond it."""
 
+NAMES = {
+    1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 34925: "LZMA",
+    34926: "Zstandard", 50000: "Zstandard", 34933: "PNG", 50001: "WebP", 50002: "JPEG XL",
+    52546: "JPEG XL", 22610: "JPEG XR", 34934: "JPEG XR",
+}  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class LevelTiles:
@@ -96,7 +102,7 @@ def _why_not_copied(planes: Sequence[Plane]) -> str:
         if not page.is_tiled:
             return "strips instead of tiles"
         if int(page.compression) not in CODESTREAMS:
-            return f"compression {_name(page)} has no legal form in DICOM"
+            return f"no legal form in DICOM for compression {_name(page)}"
         alone = plane.sample is not None and int(page.samplesperpixel) > 1
         if alone or not is_copyable(page):
             return (
@@ -116,7 +122,7 @@ def _why_not_copied(planes: Sequence[Plane]) -> str:
 
 
 def _name(page: "tifffile.TiffPage") -> str:
-    return str(getattr(page.compression, "name", int(page.compression))).replace("_", " ").title()
+    return NAMES.get(int(page.compression), str(int(page.compression)))
 
 
 def _copied(planes: Sequence[Plane], paths: int) -> LevelTiles:
