@@ -13,16 +13,19 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from archive.blobs import open_blob
 from archive.core import Core
 from archive.errors import ArchiveError
 from archive.index import attributes
 from archive.index.attributes import AttributeRow
 from archive.index.text import fold
-from archive.journal import Entry, Revision
+from archive.journal import RECOMPRESS, Entry, Move, Revision
 from archive.part10.digest import content_digest
 from archive.prepare import Described
 from archive.record import BlobRef, Record, RecordedInstance, RecordedOriginal, blob_key
 from archive.rows import Row, microseconds
+
+_NONE: Mapping[tuple[str, int], BlobRef] = {}
 
 
 class MissingBlob(ArchiveError):
@@ -57,8 +60,16 @@ def extracts(record: Record, datasets: Sequence[Dataset]) -> list[Extract]:
     ]
 
 
-def index_record(core: Core, key: str, record: Record, found: Sequence[Extract], time: datetime) -> None:
-    """Insert everything that a record brought; its blobs must be there already."""
+def index_record(
+    core: Core,
+    key: str,
+    record: Record,
+    found: Sequence[Extract],
+    time: datetime,
+    packed: Mapping[tuple[str, int], BlobRef] = _NONE,
+) -> None:
+    """Insert everything that a record brought; its blobs must be there already. ``packed``:
+    by SOP Instance UID and position, what blobs are stored in since."""
     now = microseconds(time)
     original_id = None
     if record.original is not None:
@@ -66,7 +77,9 @@ def index_record(core: Core, key: str, record: Record, found: Sequence[Extract],
     totals: dict[tuple[int, int], list[int]] = {}
     for recorded, extracted in zip(record.instances, found, strict=True):
         study, series = _parents(core, extracted, record.original, original_id, now)
-        add_instance(core, key, recorded, extracted, (study, series), record.original, original_id, time)
+        add_instance(
+            core, key, recorded, extracted, (study, series), record.original, original_id, time, packed
+        )
         total = totals.setdefault((study, series), [0, 0])
         total[0] += 1
         total[1] += recorded.size_bytes
@@ -147,6 +160,7 @@ def add_instance(
     original: RecordedOriginal | None,
     original_id: int | None,
     time: datetime,
+    packed: Mapping[tuple[str, int], BlobRef] = _NONE,
 ) -> int:
     """One instance below its study and series, revision 0."""
     models, insert = core.index.models, core.index.insert
@@ -197,13 +211,16 @@ def add_instance(
         **places,
     )
     for position, ref in enumerate(recorded.blobs):
-        blob = refer(core, ref, "instance", instance, time)
+        holder = packed.get((recorded.sop_instance_uid, position))
         execute(
             core,
-            "INSERT INTO instance_blob (instance_id, position, blob_id) VALUES (?, ?, ?)",
+            "INSERT INTO instance_blob (instance_id, position, blob_id, unpacked_digest, "
+            "unpacked_size_bytes) VALUES (?, ?, ?, ?, ?)",
             instance,
             position,
-            blob,
+            refer(core, holder or ref, "instance", instance, time),
+            ref.digest if holder else None,
+            ref.size_bytes if holder else None,
         )
     core.index.insert_attributes(instance, extracted.attributes)
     execute(core, "DELETE FROM tombstone WHERE sop_instance_uid = ?", recorded.sop_instance_uid)
@@ -250,8 +267,7 @@ def refer(core: Core, ref: BlobRef, owner_kind: str, owner_id: int, time: dateti
 
 def release(core: Core, owner_kind: str, owner_id: int, time: datetime) -> None:
     """Drop an owner's references; blobs that nobody keeps are condemned."""
-    models = core.index.models
-    link, blob = models.BlobRef, models.Blob
+    link = core.index.models.BlobRef
     ids = [
         r[0]
         for r in link.select(link.blob)
@@ -260,10 +276,71 @@ def release(core: Core, owner_kind: str, owner_id: int, time: datetime) -> None:
     ]
     link.delete().where((link.owner_kind == owner_kind) & (link.owner_id == owner_id)).execute()
     for blob_id in ids:
-        if not link.select().where(link.blob == blob_id).exists():
-            blob.update(state="condemned", condemned_at=microseconds(time)).where(
-                blob.id == blob_id
-            ).execute()
+        _condemn_if_free(core, blob_id, time)
+
+
+def _condemn_if_free(core: Core, blob_id: int, time: datetime) -> None:
+    """To be removed after a day, if nobody keeps it."""
+    link, blob = core.index.models.BlobRef, core.index.models.Blob
+    if not link.select().where(link.blob == blob_id).exists():
+        blob.update(state="condemned", condemned_at=microseconds(time)).where(blob.id == blob_id).execute()
+
+
+def move_blob(core: Core, instance_id: int, move: Move, *, pack: bool, time: datetime) -> None:
+    """Let an instance have a blob in its other form: recompressed if ``pack``, else as it
+    came. Raises MissingBlob."""
+    old, new = (move.blob, move.packed) if pack else (move.packed, move.blob)
+    execute(
+        core,
+        "UPDATE instance_blob SET blob_id = ?, unpacked_digest = ?, unpacked_size_bytes = ? "
+        "WHERE instance_id = ? AND position = ?",
+        refer(core, new, "instance", instance_id, time),
+        move.blob.digest if pack else None,
+        move.blob.size_bytes if pack else None,
+        instance_id,
+        move.position,
+    )
+    left = execute(core, "SELECT id FROM blob WHERE digest = ?", old.digest).fetchone()
+    kept = "SELECT 1 FROM instance_blob WHERE instance_id = ? AND blob_id = ?"
+    if left is None or execute(core, kept, instance_id, left[0]).fetchone():
+        return
+    execute(
+        core,
+        "DELETE FROM blob_ref WHERE blob_id = ? AND owner_kind = 'instance' AND owner_id = ?",
+        left[0],
+        instance_id,
+    )
+    _condemn_if_free(core, left[0], time)
+
+
+def held(core: Core, instance_id: int) -> str:
+    """Why an instance's bytes must stay as they came; "" if nothing says so."""
+    row = execute(
+        core,
+        "SELECT s.held, o.held, p.glp FROM instance i JOIN series s ON s.id = i.series_id "
+        "JOIN study ON study.id = i.study_id LEFT JOIN original o ON o.id = i.original_id "
+        "LEFT JOIN protocol_study p ON p.id = study.protocol_study_id WHERE i.id = ?",
+        instance_id,
+    ).fetchone()
+    if row is None:
+        return ""
+    if row[0] or row[1]:
+        return "it is under a hold"
+    return "it belongs to a GLP study" if row[2] else ""
+
+
+def has_blob(core: Core, record: str, sop: str, position: int, digest: bytes) -> bool:
+    """Whether an instance, as one record brought it, has this blob at this position."""
+    row = execute(
+        core,
+        "SELECT b.digest FROM instance i JOIN instance_blob l ON l.instance_id = i.id "
+        "JOIN blob b ON b.id = l.blob_id "
+        "WHERE i.sop_instance_uid = ? AND i.base_record_key = ? AND l.position = ?",
+        sop,
+        record,
+        position,
+    ).fetchone()
+    return row is not None and bytes(row[0]) == digest
 
 
 def remove_instance(core: Core, row: Row, *, tombstone: bool, time: datetime, reason: str = "") -> None:
@@ -372,7 +449,7 @@ def bulk_digests(core: Core, row: Row) -> dict[str, bytes]:
         if value.is_pixel_data:
             continue
         digest = hashlib.sha256()
-        for piece in core.files.get(row.blob_keys[0]).chunks(value.offset, value.length):
+        for piece in open_blob(core, row, 0).chunks(value.offset, value.length):
             digest.update(piece)
         digests[value.path] = digest.digest()
     return digests
@@ -436,5 +513,11 @@ def took_effect(core: Core, entry: Entry) -> bool:
                 revision.revision,
             ).fetchone()
             if row is None or bytes(row[0]) != revision.digest:
+                return False
+        for move in entry.moves:
+            there = move.packed if entry.action == RECOMPRESS else move.blob
+            if not has_blob(
+                core, move.target.record, move.target.sop_instance_uid, move.position, there.digest
+            ):
                 return False
     return True

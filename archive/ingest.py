@@ -19,6 +19,7 @@ from pathlib import Path
 from archive import prepare, work
 from archive.access import Action, Principal, Scope
 from archive.audit import IMPORT, INSTANCES_TRANSFERRED, SECURITY_ALERT, AuditRecord
+from archive.blobs import open_blobs
 from archive.core import Core
 from archive.errors import (
     ArchiveError,
@@ -29,7 +30,6 @@ from archive.errors import (
     StoreTooNew,
     StudyMismatch,
 )
-from archive.files import OpenFile
 from archive.indexing import (
     MissingBlob,
     execute,
@@ -288,8 +288,8 @@ def pixels_of_row(core: Core, row: Row) -> bytes:
         return b""
     record = core.files.get(row.record_key)
     table = FrameTable.open(record.fileno(), *row.table)
-    files: list[OpenFile] = [core.files.get(key) for key in row.blob_keys]
-    digest = pixel_digest(frame_pieces(table, lambda r: files[r.blob_index].pread(r.offset, r.length)))
+    blobs = open_blobs(core, row)
+    digest = pixel_digest(frame_pieces(table, lambda r: blobs[r.blob_index].pread(r.offset, r.length)))
     core.index.write(lambda: keep_pixel_digest(core, row, digest))
     return digest
 

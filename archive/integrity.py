@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from archive.access import EVERYTHING, Principal, Scope
 from archive.audit import APPLICATION_ACTIVITY, AuditRecord
+from archive.blobs import open_packed
 from archive.core import Core
 from archive.errors import ArchiveError, Damaged
 from archive.garbage import orphan_blobs
@@ -15,6 +16,7 @@ from archive.part10.errors import Part10Error
 from archive.part10.frame_table import FrameTable
 from archive.record import Record, blob_key, made_base_digest, read_record, record_key
 from archive.recovery import Journal, unindexed
+from archive.retrieve import digest_of
 from archive.rows import Row, all_rows, rows_below
 from archive.values import Finding
 
@@ -54,11 +56,13 @@ def _all_findings(core: Core, repair: bool) -> Iterator[Finding]:
         record = records[row.record_key]
         if record is not None:
             yield from _verify_row(core, row, record)
+            yield from _verify_recompressed(core, row, record)
         yield from _verify_columns(core, row)
     yield from _verify_studies(core)
     journal = Journal(core)
     yield from journal.findings()
     yield from _verify_tombstones(core, journal)
+    yield from _verify_moves(core, journal)
     yield from unindexed(core, journal, repair=repair)
     yield from _orphans(core)
 
@@ -130,6 +134,22 @@ def _verify_row(core: Core, row: Row, record: Record) -> Iterator[Finding]:
         yield Finding("as received", row.sop_instance_uid, text)
 
 
+def _verify_recompressed(core: Core, row: Row, record: Record) -> Iterator[Finding]:
+    """The blobs that an instance came with, rebuilt from what holds them now."""
+    recorded = next((i for i in record.instances if i.sop_instance_uid == row.sop_instance_uid), None)
+    for position, first in enumerate(row.unpacked):
+        if first is None:
+            continue
+        if recorded is None or recorded.blobs[position : position + 1] != (first,):
+            yield Finding("recompressed", row.sop_instance_uid, "stands for a blob that its record lacks")
+            continue
+        try:
+            if digest_of(open_packed(core, row, position).chunks_ahead()) != first.digest:
+                yield Finding("recompressed", row.sop_instance_uid, "the base does not come back as it came")
+        except ArchiveError as error:
+            yield Finding("recompressed", row.sop_instance_uid, str(error))
+
+
 def _verify_columns(core: Core, row: Row) -> Iterator[Finding]:
     """The index' row of an instance against its current header, and its revisions."""
     key, offset, length = row.header
@@ -189,6 +209,21 @@ def _verify_tombstones(core: Core, journal: Journal) -> Iterator[Finding]:
     for sop in deleted:
         if sop not in told:
             yield Finding("journal", sop, "was deleted, but no entry of the journal says so")
+
+
+def _verify_moves(core: Core, journal: Journal) -> Iterator[Finding]:
+    """What the index says is stored recompressed, the journal must say too."""
+    with core.index.read():
+        rows = execute(
+            core,
+            "SELECT i.base_record_key, i.sop_instance_uid, l.position, b.digest FROM instance_blob l "
+            "JOIN instance i ON i.id = l.instance_id JOIN blob b ON b.id = l.blob_id "
+            "WHERE l.unpacked_digest IS NOT NULL ORDER BY i.id",
+        ).fetchall()
+    for record, sop, position, digest in rows:
+        told = journal.moves.get(record, {}).get((sop, position))
+        if told is None or told[1].packed.digest != bytes(digest):
+            yield Finding("journal", sop, "is stored recompressed, but no entry of the journal says so")
 
 
 def _orphans(core: Core) -> Iterator[Finding]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deletes, replacements and corrections as write-once objects (docs/storage-format.md).
+"""Deletes, replacements, corrections and recompressions as write-once objects (docs/storage-format.md).
 
 The index can be lost; what was done to instances cannot. ``reindex`` reads all records
 and then applies these entries in the order of their keys.
@@ -8,14 +8,16 @@ and then applies these entries in the order of their keys.
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from archive.errors import Damaged, StoreTooNew
 from archive.record import BlobRef
 
-VERSION = 1
+RECOMPRESS, EXPAND = "recompress", "expand"
+VERSION = 2  # of entries with moves; all others are of version 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +42,28 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """Blob number ``position`` of an instance, as it came and recompressed. Which of the two
+    the instance has afterwards, the entry's action says."""
+
+    target: Target
+    position: int
+    blob: BlobRef
+    packed: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One journal entry."""
 
-    action: str  # "delete", "replace", "correct"
+    action: str  # "delete", "replace", "correct", "recompress", "expand"
     actor: str
     reason: str
     time: datetime
     id: str
     targets: tuple[Target, ...] = ()
     revisions: tuple[Revision, ...] = ()
+    moves: tuple[Move, ...] = ()
 
     @property
     def key(self) -> str:
@@ -70,14 +84,25 @@ def new_entry(
     *,
     targets: Sequence[Target] = (),
     revisions: Sequence[Revision] = (),
+    moves: Sequence[Move] = (),
     time: datetime,
 ) -> Entry:
-    return Entry(action, actor, reason, time, uuid.uuid4().hex, tuple(targets), tuple(revisions))
+    return Entry(
+        action, actor, reason, time, uuid.uuid4().hex, tuple(targets), tuple(revisions), tuple(moves)
+    )
+
+
+def _blob(ref: BlobRef) -> dict[str, object]:
+    return {"digest": ref.digest.hex(), "size": ref.size_bytes}
+
+
+def _ref(value: Mapping[str, Any]) -> BlobRef:
+    return BlobRef(bytes.fromhex(value["digest"]), int(value["size"]))
 
 
 def encode_entry(entry: Entry) -> bytes:
-    value = {
-        "journal": VERSION,
+    value: dict[str, object] = {
+        "journal": VERSION if entry.moves else 1,
         "id": entry.id,
         "time": entry.time.astimezone(UTC).isoformat(timespec="microseconds"),
         "action": entry.action,
@@ -89,7 +114,7 @@ def encode_entry(entry: Entry) -> bytes:
                 "record": r.target.record,
                 "sop_instance_uid": r.target.sop_instance_uid,
                 "revision": r.revision,
-                "blob": {"digest": r.blob.digest.hex(), "size": r.blob.size_bytes},
+                "blob": _blob(r.blob),
                 "header_length": r.header_length,
                 "digest": r.digest.hex(),
                 "size": r.size_bytes,
@@ -97,6 +122,17 @@ def encode_entry(entry: Entry) -> bytes:
             for r in entry.revisions
         ],
     }
+    if entry.moves:
+        value["moves"] = [
+            {
+                "record": m.target.record,
+                "sop_instance_uid": m.target.sop_instance_uid,
+                "position": m.position,
+                "blob": _blob(m.blob),
+                "packed": _blob(m.packed),
+            }
+            for m in entry.moves
+        ]
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -119,12 +155,21 @@ def decode_entry(key: str, data: bytes) -> Entry:
                 Revision(
                     Target(r["record"], r["sop_instance_uid"]),
                     int(r["revision"]),
-                    BlobRef(bytes.fromhex(r["blob"]["digest"]), int(r["blob"]["size"])),
+                    _ref(r["blob"]),
                     int(r["header_length"]),
                     bytes.fromhex(r["digest"]),
                     int(r["size"]),
                 )
                 for r in value["revisions"]
+            ),
+            moves=tuple(
+                Move(
+                    Target(m["record"], m["sop_instance_uid"]),
+                    int(m["position"]),
+                    _ref(m["blob"]),
+                    _ref(m["packed"]),
+                )
+                for m in value.get("moves", [])
             ),
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -108,7 +108,7 @@ def delete(
             )
         )
 
-    _journalled(core, entry, commit)
+    journalled(core, entry, commit)
     return len(rows)
 
 
@@ -180,11 +180,11 @@ def correct(
             )
         )
 
-    _journalled(core, entry, commit)
+    journalled(core, entry, commit)
     return len(revisions)
 
 
-def _journalled(core: Core, entry: Entry, commit: Callable[[], None]) -> None:
+def journalled(core: Core, entry: Entry, commit: Callable[[], None]) -> None:
     """The entry, durable; then its effect. Killed in between, ``recover`` completes it;
     refused, the entry is taken back."""
     core.storage.put_bytes(entry.key, encode_entry(entry))

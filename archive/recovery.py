@@ -23,14 +23,16 @@ from archive.indexing import (
     add_revision,
     execute,
     extracts,
+    held,
     index_record,
+    move_blob,
     remove_instance,
 )
-from archive.journal import Entry, decode_entry
+from archive.journal import RECOMPRESS, Entry, Move, decode_entry
 from archive.part10.dataset import read_header
 from archive.prepare import describe_header
 from archive.processes import is_gone, stale_marks
-from archive.record import Record, blob_key, read_record
+from archive.record import BlobRef, Record, blob_key, read_record
 from archive.retrieve import bulk_values
 from archive.rows import Row, find_row, microseconds
 from archive.values import Finding
@@ -59,6 +61,24 @@ class Journal:
             for entry in self.entries
             for target in entry.targets
         }
+        # Of each blob that was ever moved the last move: record -> (instance, position) -> which.
+        self.moves: dict[str, dict[tuple[str, int], tuple[Entry, Move]]] = {}
+        for entry in self.entries:
+            for move in entry.moves:
+                place = (move.target.sop_instance_uid, move.position)
+                self.moves.setdefault(move.target.record, {})[place] = (entry, move)
+
+    def packed(self, core: Core, record: str) -> dict[tuple[str, int], BlobRef]:
+        """Blobs of a record's instances that are stored recompressed, by SOP Instance UID and
+        position: as the last entry says, or, where storage lacks that form, as it is there."""
+        found = {}
+        for place, (entry, move) in self.moves.get(record, {}).items():
+            forms = [move.packed, move.blob]
+            wanted = forms if entry.action == RECOMPRESS else forms[::-1]
+            there = [ref for ref in wanted if core.storage.stat(blob_key(ref.digest)) == ref.size_bytes]
+            if move.packed in there[:1]:
+                found[place] = move.packed
+        return found
 
     def findings(self) -> Iterator[Finding]:
         for key, reason in self.broken.items():
@@ -84,6 +104,7 @@ def recover(core: Core, *, everything: bool) -> list[Finding]:
         for entry in journal.entries:
             if apply_entry(core, entry):
                 findings.append(Finding("journal", entry.key, f"{entry.action} completed", True))
+        findings.extend(_complete_moves(core, journal))
         findings.extend(unindexed(core, journal, repair=True))
     for path in stale:
         if is_gone(path.name) or path.stat().st_mtime < clock.time() - LEASE_S:
@@ -116,7 +137,7 @@ def unindexed(core: Core, journal: Journal, *, repair: bool) -> Iterator[Finding
             if journal.broken:
                 yield Finding("unindexed record", key, "left alone: an entry of the journal is broken")
                 continue
-            repaired = repair and _complete(core, key, *pending)
+            repaired = repair and _complete(core, key, *pending, journal.packed(core, key))
             yield Finding("unindexed record", key, "durable, but not in the index", repaired)
         except ArchiveError as error:
             yield Finding("record", key, str(error))
@@ -148,12 +169,18 @@ def _tombstoned(core: Core, sop: str, stored: str) -> bool:
         return found.fetchone() is not None
 
 
-def _complete(core: Core, key: str, record: Record, datasets: list[Dataset]) -> bool:
+def _complete(
+    core: Core,
+    key: str,
+    record: Record,
+    datasets: list[Dataset],
+    packed: Mapping[tuple[str, int], BlobRef],
+) -> bool:
     """Index a durable record that no commit followed; False if a blob of it is missing."""
     found = extracts(record, datasets)
 
     def commit() -> None:
-        index_record(core, key, record, found, datetime.fromisoformat(record.time))
+        index_record(core, key, record, found, datetime.fromisoformat(record.time), packed)
         for item in record.instances:
             core.add_change(
                 "stored", item.study_instance_uid, item.series_instance_uid, item.sop_instance_uid
@@ -205,6 +232,44 @@ def apply_entry(core: Core, entry: Entry) -> bool:
     return True
 
 
+def _complete_moves(core: Core, journal: Journal) -> Iterator[Finding]:
+    """Bring instances to the form of their blobs that the journal says last."""
+    for record, places in journal.moves.items():
+        for (sop, position), (entry, move) in places.items():
+            row = find_row(core, sop)
+            pack = entry.action == RECOMPRESS
+            there = move.blob if pack else move.packed
+            if (
+                row is None
+                or row.record_key != record
+                or row.blob_keys[position : position + 1] != (blob_key(there.digest),)
+            ):
+                continue
+            try:
+                done = core.index.write(partial(_move, core, row, entry, move))
+            except MissingBlob as error:
+                yield Finding("journal", entry.key, f"{entry.action} cannot be completed: {error}")
+                continue
+            if done:
+                yield Finding("journal", entry.key, f"{entry.action} completed", True)
+
+
+def _move(core: Core, row: Row, entry: Entry, move: Move) -> bool:
+    pack = entry.action == RECOMPRESS
+    if pack and held(core, row.id):
+        return False
+    move_blob(core, row.id, move, pack=pack, time=entry.time)
+    core.add_change(
+        "recompressed" if pack else "expanded",
+        row.study_instance_uid,
+        row.series_instance_uid,
+        row.sop_instance_uid,
+    )
+    detail: dict[str, object] = {"recovered": 1, "action": entry.action}
+    core.add_audit(AuditRecord(APPLICATION_ACTIVITY, "E", RECOVERY, 0, row.study_instance_uid, detail=detail))
+    return True
+
+
 # ---- reindex ------------------------------------------------------------------------
 
 
@@ -235,7 +300,8 @@ def rebuild(core: Core, principal: Principal) -> int:
         if pending is not None:
             record, datasets = pending
             found = extracts(record, datasets)
-            core.index.write(partial(index_record, core, key, record, found, datetime.fromisoformat(time)))
+            packed, when = journal.packed(core, key), datetime.fromisoformat(time)
+            core.index.write(partial(index_record, core, key, record, found, when, packed))
             stored += len(datasets)
         _tombstones(core, key, journal)
     for entry in journal.entries:

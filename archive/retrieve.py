@@ -11,7 +11,7 @@ import io
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pydicom import dcmread
@@ -20,6 +20,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 
 from archive.access import EVERYTHING, Action, Principal, Scope
+from archive.blobs import JPEGXL_RECOMPRESSION, Blob, describe_pixels, open_blobs, open_packed
 from archive.core import Core
 from archive.decoded import MAX_NATIVE_BYTES, decoded_stream
 from archive.errors import (
@@ -35,6 +36,7 @@ from archive.errors import (
     TooLarge,
 )
 from archive.files import OpenFile
+from archive.packed import PackedFile
 from archive.part10.bulk import BulkValue
 from archive.part10.frame_table import FrameTable, Kind, Range, repack
 from archive.part10.stream import Part10Stream
@@ -53,7 +55,7 @@ class Handle:
     instance: Instance
     record: OpenFile
     table: FrameTable | None
-    blobs: tuple[OpenFile, ...]
+    blobs: tuple[Blob, ...]
     seen_by: set[Scope] = field(default_factory=set)
     pixels: PixelDescription | None = None
 
@@ -132,8 +134,7 @@ def open_row(core: Core, row: Row) -> Handle:
     table = None
     if row.table[1]:
         table = FrameTable.open(record.fileno(), row.table[0], row.table[1])
-    blobs = tuple(core.files.get(key) for key in row.blob_keys)
-    return Handle(row, row.describe(), record, table, blobs)
+    return Handle(row, row.describe(), record, table, open_blobs(core, row))
 
 
 def handle_capacity() -> int:
@@ -256,13 +257,18 @@ class Retriever:
         """See ``Archive.check``."""
         self._core.check(principal, Action.READ)
         handle = self._handle(instance, scope)
-        for key in {*handle.row.blob_keys, handle.row.record_key}:
+        row = handle.row
+        parts = {row.record_key: bytes.fromhex(row.record_key.rpartition("/")[2])}
+        for position, first in enumerate(row.unpacked):
+            if first is None:
+                key = row.blob_keys[position]
+                parts[key] = bytes.fromhex(key.rpartition("/")[2])
+            elif digest_of(open_packed(self._core, row, position).chunks_ahead()) != first.digest:
+                raise Damaged(f"recompressed frames of {row.sop_instance_uid} do not come back as they came")
+        for key, digest in parts.items():
             file = self._core.files.get(key)
-            found = hashlib.sha256()
-            for piece in file.chunks(0, file.size):
-                found.update(piece)
-            if found.hexdigest() != key.rpartition("/")[2]:
-                raise Damaged(f"stored bytes of {handle.row.sop_instance_uid} differ from their digest")
+            if digest_of(file.chunks(0, file.size)) != digest:
+                raise Damaged(f"stored bytes of {row.sop_instance_uid} differ from their digest")
 
     def stream(self, handle: Handle, *, base: bool = False) -> ByteStream:
         """The Part 10 stream of the current revision, or of the base; not audited."""
@@ -336,10 +342,15 @@ class Retriever:
         codec = core.codec
         assert codec is not None
         pixels = self.pixels(handle)
-        return (
-            codec.transcode(read_frame(handle, table, number - 1), pixels, transfer_syntax_uid)
-            for number in numbers
-        )
+
+        def transcoded(index: int) -> bytes:
+            if transfer_syntax_uid == JPEGXL_RECOMPRESSION:
+                stored = recompressed_frame(handle, table, index)
+                if stored is not None:
+                    return stored
+            return codec.transcode(read_frame(handle, table, index), pixels, transfer_syntax_uid)
+
+        return (transcoded(number - 1) for number in numbers)
 
     def _can(self, handle: Handle, transfer_syntax_uid: str) -> bool:
         codec = self._core.codec
@@ -358,18 +369,8 @@ class Retriever:
             icc = b""
             for path in header.get("OpticalPathSequence", [])[:1]:
                 icc = bytes(path.get("ICCProfile", b"") or b"")
-            handle.pixels = PixelDescription(
-                row.transfer_syntax_uid,
-                row.rows,
-                row.columns,
-                row.samples_per_pixel,
-                row.bits_allocated,
-                row.bits_stored,
-                row.pixel_representation,
-                row.photometric_interpretation,
-                int(header.get("PlanarConfiguration", 0) or 0),
-                icc,
-            )
+            planar = int(header.get("PlanarConfiguration", 0) or 0)
+            handle.pixels = describe_pixels(row, planar_configuration=planar, icc_profile=icc)
         return handle.pixels
 
     def dataset(self, handle: Handle) -> Dataset:
@@ -466,6 +467,24 @@ def read_frame(handle: Handle, table: FrameTable, index: int) -> bytes:
         (only,) = segments
         return only if isinstance(only, bytes) else _read(handle, only)
     return b"".join(s if isinstance(s, bytes) else _read(handle, s) for s in segments)
+
+
+def recompressed_frame(handle: Handle, table: FrameTable, index: int) -> bytes | None:
+    """The JPEG XL form of a frame that is stored so; else None."""
+    segments = table.segments(index)
+    if len(segments) == 1 and isinstance(segments[0], Range):
+        blob = handle.blobs[segments[0].blob_index]
+        if isinstance(blob, PackedFile):
+            return blob.stored(segments[0].offset, segments[0].length)
+    return None
+
+
+def digest_of(pieces: Iterable[bytes]) -> bytes:
+    """SHA-256 of bytes that come in pieces."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
 
 
 def _read(handle: Handle, place: Range) -> bytes:

@@ -16,7 +16,7 @@ from archive.access import Scope
 from archive.core import Core
 from archive.index import attributes
 from archive.part10.bulk import BulkValue
-from archive.record import Section, blob_key
+from archive.record import BlobRef, Section, blob_key
 from archive.values import Instance
 
 PAGE_ROWS = 1000
@@ -45,6 +45,7 @@ class Row:
     absent: Section
     bulk: tuple[BulkValue, ...]
     blob_keys: tuple[str, ...]
+    unpacked: tuple[BlobRef | None, ...]  # of each: what it holds recompressed
     base_digest: bytes
     dataset_digests: frozenset[bytes]  # of the base and of every revision
     pixel_digest: bytes | None
@@ -203,7 +204,8 @@ _SELECT = (
     "WHERE {condition} ORDER BY i.id LIMIT {limit}"
 )
 _BLOBS = (
-    "SELECT l.instance_id, b.digest FROM instance_blob l JOIN blob b ON b.id = l.blob_id "
+    "SELECT l.instance_id, b.digest, l.unpacked_digest, l.unpacked_size_bytes "
+    "FROM instance_blob l JOIN blob b ON b.id = l.blob_id "
     "WHERE l.instance_id IN ({marks}) ORDER BY l.instance_id, l.position"
 )
 _REVISIONS = "SELECT * FROM header_revision WHERE instance_id IN ({marks}) ORDER BY instance_id, revision"
@@ -226,17 +228,24 @@ def _rows(core: Core, condition: str, parameters: Sequence[object], limit: int) 
     if not found:
         return
     ids = [r["id"] for r in found]
-    blobs: dict[int, list[str]] = {i: [] for i in ids}
+    blobs: dict[int, list[tuple[str, BlobRef | None]]] = {i: [] for i in ids}
     revisions: dict[int, list[Mapping[str, Any]]] = {i: [] for i in ids}
     for link in _dicts(core, _BLOBS.format(marks=_marks(ids)), ids):
-        blobs[link["instance_id"]].append(blob_key(bytes(link["digest"])))
+        first = None
+        if link["unpacked_digest"] is not None:
+            first = BlobRef(bytes(link["unpacked_digest"]), link["unpacked_size_bytes"])
+        blobs[link["instance_id"]].append((blob_key(bytes(link["digest"])), first))
     for revision in _dicts(core, _REVISIONS.format(marks=_marks(ids)), ids):
         revisions[revision["instance_id"]].append(revision)
     for r in found:
         yield _row(r, blobs[r["id"]], revisions[r["id"]])
 
 
-def _row(r: Mapping[str, Any], blobs: Sequence[str], revisions: Sequence[Mapping[str, Any]]) -> Row:
+def _row(
+    r: Mapping[str, Any],
+    blobs: Sequence[tuple[str, BlobRef | None]],
+    revisions: Sequence[Mapping[str, Any]],
+) -> Row:
     base = revisions[0] if revisions else r  # a damaged index is for verify to tell
     return Row(
         id=r["id"],
@@ -256,7 +265,8 @@ def _row(r: Mapping[str, Any], blobs: Sequence[str], revisions: Sequence[Mapping
         table=(r["table_offset"], r["table_length"]),
         absent=(r["absent_offset"], r["absent_length"]),
         bulk=tuple(BulkValue(*b) for b in json.loads(r["bulk"])),
-        blob_keys=tuple(blobs),
+        blob_keys=tuple(key for key, _ in blobs),
+        unpacked=tuple(first for _, first in blobs),
         base_digest=bytes(r["base_digest"]),
         dataset_digests=frozenset(bytes(v["dataset_digest"]) for v in revisions),
         pixel_digest=bytes(r["pixel_digest"]) or None,

@@ -10,7 +10,18 @@ does not see does not exist: :class:`archive.errors.NotFound`.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from archive import catalogue, folding, garbage, ingest, integrity, lifecycle, pictures, recovery, work
+from archive import (
+    catalogue,
+    folding,
+    garbage,
+    ingest,
+    integrity,
+    lifecycle,
+    pictures,
+    recompress,
+    recovery,
+    work,
+)
 from archive.access import Policy, Principal, Scope
 from archive.access_log import AccessLog
 from archive.core import Core, Limits
@@ -32,6 +43,7 @@ from archive.values import (
     NewSlide,
     Page,
     Quarantined,
+    Recompressed,
     Rendering,
     Sender,
     SlideSummary,
@@ -93,12 +105,14 @@ class Archive:
         source: Path,
         progress: Callable[[int], None] | None = None,
         meanwhile: Callable[[Path], None] | None = None,
+        target: Path | None = None,
     ) -> SpoolFile:
         """Copy a file into the spool, hashed beside the copy; ``progress`` gets the bytes
         copied so far, ``meanwhile`` the copy's path while it is still being hashed and
-        flushed. Raises SourceChanged, Unreadable, StorageFull."""
+        flushed; ``target`` is where in the spool, if it matters. Raises SourceChanged,
+        Unreadable, StorageFull."""
         self._writes(0)
-        return self._core.spool.copy(source, progress, meanwhile)
+        return self._core.spool.copy(source, progress, meanwhile, target)
 
     def spool_path(self) -> Path:
         """A fresh path in the spool, for those that must write a file themselves."""
@@ -306,6 +320,37 @@ class Archive:
         DICOM keyword -> value (PS3.18 F forms for sequences). Raises BadQuery."""
         self._changes()
         return lifecycle.correct(self._core, study, patch, reason=reason, principal=principal, scope=scope)
+
+    def recompress(
+        self,
+        study: str,
+        series: str = "",
+        *,
+        reason: str,
+        principal: Principal,
+        scope: Scope,
+        undo: bool = False,
+        progress: Callable[[str, int], None] | None = None,
+    ) -> Iterator[Recompressed]:
+        """Store the JPEG frames of a study or series as JPEG XL, bit for bit reversible, or
+        with ``undo`` as they came; yields what became of each instance as it is done.
+
+        Every door gives the same bytes as before. ``progress`` gets SOP Instance UID and
+        bytes of each frame, from several threads. Raises NoSuchStudy, NoSuchSeries,
+        CannotTranscode (no codec); while it goes StorageFull, Busy: what is done is done,
+        and the next call goes on from there.
+        """
+        self._changes()
+        return recompress.recompress(
+            self._core,
+            study,
+            series,
+            undo=undo,
+            reason=reason,
+            principal=principal,
+            scope=scope,
+            progress=progress,
+        )
 
     # ---- jobs, quarantine, watched folders ---------------------------------------
 

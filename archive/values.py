@@ -211,7 +211,7 @@ class Change:
 
     seq: int
     time: datetime
-    action: str  # "stored", "deleted", "replaced", "corrected"
+    action: str  # "stored", "deleted", "replaced", "corrected", "recompressed", "expanded"
     study_instance_uid: str
     series_instance_uid: str
     sop_instance_uid: str
@@ -285,6 +285,28 @@ class Finding:
     subject: str
     detail: str
     repaired: bool = False
+
+
+class Recompression(StrEnum):
+    """What became of one instance."""
+
+    RECOMPRESSED = "recompressed"
+    EXPANDED = "expanded"
+    ALREADY = "already"
+    LEFT = "left"  # nothing to gain, or not to be touched
+    FAILED = "failed"  # nothing was changed
+
+
+@dataclass(frozen=True, slots=True)
+class Recompressed:
+    """One instance; sizes are those of all its blobs as stored."""
+
+    series_instance_uid: str
+    sop_instance_uid: str
+    outcome: Recompression
+    size_before_bytes: int
+    size_after_bytes: int
+    reason: str = ""  # of LEFT and FAILED
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,11 +258,15 @@ def make_models(database: Any) -> Models:
         owner_id = BigIntegerField()
 
     class InstanceBlob(Base):
-        """The blobs that an instance's frame table counts in, by ``position`` from 0."""
+        """The blobs that an instance's frame table counts in, by ``position`` from 0.
+        ``unpacked_*``: of the blob that it came with, where ``blob`` holds that one
+        recompressed; else NULL."""
 
         instance = _link(Instance, "blobs")
         position = IntegerField()
         blob = _link(Blob, "instances")
+        unpacked_digest = BlobField(null=True)
+        unpacked_size_bytes = _optional()
 
         class Meta:
             primary_key = CompositeKey("instance", "position")

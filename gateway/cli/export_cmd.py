@@ -43,7 +43,7 @@ def command(given: Given, studies: tuple[str, ...], folder: Path, base: bool, de
     from gateway import compose
 
     settings = given.settings()
-    with compose.archive(settings, codecs=False) as archive, byte_progress("export") as progress:
+    with compose.archive(settings) as archive, byte_progress("export") as progress:
         caller = compose.operator(archive)
 
         def work(study: str) -> None:

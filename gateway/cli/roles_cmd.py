@@ -53,7 +53,7 @@ def dimse(settings: Settings, fd: int | None, ready: Callable[[], None]) -> None
     from gateway.dimse import server
 
     listener = _listener(fd, settings.dimse.bind, "dimse.bind")
-    with compose.archive(settings, codecs=False) as archive:
+    with compose.archive(settings) as archive:
         server.serve(archive, listener, settings.dimse, ready, process.stop_event())
 
 

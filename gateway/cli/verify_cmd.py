@@ -19,7 +19,7 @@ def command(given: Given, as_json: bool, repair: bool) -> None:
     from gateway import compose
     from gateway.cli.errors import Finished
 
-    with compose.archive(given.settings(), codecs=False) as archive:
+    with compose.archive(given.settings()) as archive:
         found = print_findings(archive.verify(repair=repair, **compose.operator(archive)), as_json)
     if any(not finding.repaired for finding in found):
         raise Finished(FINDINGS)

@@ -148,8 +148,8 @@ def test_a_correction_may_replace_the_specimens(archive: Archive) -> None:
 def test_a_newer_journal_is_refused(archive: Archive) -> None:
     from datetime import UTC, datetime
 
-    from archive.journal import decode_entry, key_of
+    from archive.journal import VERSION, decode_entry, key_of
 
-    data = b'{"journal":2}'
+    data = b'{"journal":%d}' % (VERSION + 1)
     with pytest.raises(StoreTooNew):
         decode_entry(key_of(datetime.now(UTC), data), data)

@@ -72,6 +72,7 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "original": lambda: archive.original(series, **STRANGER),
         "delete": lambda: archive.delete(study, reason="r", **STRANGER),
         "correct": lambda: archive.correct(study, {"StudyID": "1"}, reason="r", **STRANGER),
+        "recompress": lambda: list(archive.recompress(study, reason="r", **STRANGER)),
         "enqueue": lambda: archive.enqueue("ingest", {}, **STRANGER),
         "jobs": lambda: archive.jobs(**STRANGER),
         "quarantine": lambda: archive.quarantine(staged(), "n", "r", source="s", **STRANGER),

@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 from tests.support.archives import ASK, open_archive, store_bytes
+from tests.support.codec import DirectCodec
 from tests.support.faults import Doomed, kill_myself
 
 
 def main() -> None:
     folder, file, part, when = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
-    archive = open_archive(folder)
+    archive = open_archive(folder, codec=DirectCodec())
     core = archive._core
     prefix = {"blob": "blob/", "record": "record/", "journal": "journal/"}.get(part)
     if prefix is not None:
@@ -38,6 +39,9 @@ def main() -> None:
     elif verb == "correct":
         study = archive.slides(**ASK)[0].study_instance_uid
         archive.correct(study, {"PatientName": "Right^Name"}, reason="test", **ASK)
+    elif verb in ("recompress", "expand"):
+        study = archive.slides(**ASK)[0].study_instance_uid
+        list(archive.recompress(study, reason="test", undo=verb == "expand", **ASK))
     else:
         store_bytes(archive, file.read_bytes(), replace=verb == "replace")
     print("acknowledged")

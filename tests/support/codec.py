@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The codecs in this process, where a test is not about the pool of processes."""
+
+from collections.abc import Sequence
+
+from archive.errors import CannotDecode, CannotTranscode
+from archive.values import PixelDescription, Rendering
+from converters.codecs.errors import CodecError, UnsupportedCodec
+from converters.codecs.render import FrameFormat, View, render
+from converters.codecs.transcode import transcode
+from converters.codecs.transfer_syntax import can_transcode
+
+
+class DirectCodec:
+    """A ``FrameCodec`` without processes."""
+
+    def transcode(self, frame: bytes, source: PixelDescription, transfer_syntax_uid: str) -> bytes:
+        try:
+            return transcode(frame, form_of(source), transfer_syntax_uid)
+        except UnsupportedCodec as error:
+            raise CannotTranscode(str(error)) from error
+        except CodecError as error:
+            raise CannotDecode(str(error)) from error
+
+    def render(
+        self,
+        tiles: Sequence[tuple[int, int, bytes]],
+        source: PixelDescription,
+        rendering: Rendering,
+        canvas: tuple[int, int],
+    ) -> bytes:
+        view = View(
+            rendering.media_type,
+            rendering.quality,
+            rendering.rows,
+            rendering.columns,
+            rendering.icc_profile,
+            rendering.window,
+        )
+        return render(list(tiles), form_of(source), view, canvas)
+
+    def can_transcode(self, source: PixelDescription, transfer_syntax_uid: str) -> bool:
+        return can_transcode(source.transfer_syntax_uid, transfer_syntax_uid, source.bits_allocated)
+
+
+def form_of(source: PixelDescription) -> FrameFormat:
+    return FrameFormat(
+        source.transfer_syntax_uid,
+        source.rows,
+        source.columns,
+        source.samples_per_pixel,
+        source.bits_allocated,
+        source.bits_stored,
+        source.pixel_representation,
+        source.photometric_interpretation,
+        source.planar_configuration,
+        source.icc_profile,
+    )
