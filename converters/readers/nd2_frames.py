@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frames of ND2 as tiles: raw ones are mapped into memory, so that only what a tile needs is
+read; those packed by zlib ("lossless") are unpacked whole, and a few are kept.
+
+Colours are stored B, G, R, as Nikon's own software shows them.
+"""
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.errors import DamagedSlide
+from converters.readers.nd2_chunks import Chunks
+from converters.slide import Pixels, RealWorldMapping
+
+STAMP_BYTES = 8  # before the pixels of a frame
+KEPT_BYTES = 256 * 1024**2
+
+
+@dataclass(frozen=True)
+class FrameForm:
+    """How all frames of a file are laid out. ``samples``: 3 for colour, else 1."""
+
+    rows: int
+    columns: int
+    row_bytes: int
+    channels: int
+    samples: int
+    kind: str  # "u1", "<u2" or "<f4"
+    bits: int  # in use
+    packed: bool
+
+    @property
+    def size_bytes(self) -> int:
+        return self.rows * self.row_bytes
+
+    @property
+    def stored_kind(self) -> str:
+        """Of the samples that tiles are given in."""
+        return "u1" if self.kind == "u1" or self.samples == 3 else "u2"
+
+    @property
+    def stored_bits(self) -> int:
+        if self.stored_kind == "u1":
+            return 8
+        return 16 if self.kind == "<f4" else self.bits
+
+
+class Frames:
+    """The frames of a file. Raises DamagedSlide where one does not lie within it."""
+
+    def __init__(self, path: Path, chunks: Chunks, form: FrameForm) -> None:
+        self._chunks = chunks
+        self._form = form
+        self._mapped: np.memmap[tuple[int], np.dtype[np.uint8]] | None = None
+        self._path = path
+        self._kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        self.places: dict[int, tuple[int, int]] = {}
+        for number, name in chunks.frames.items():
+            start, length = chunks.place(name, "a frame")
+            if length < STAMP_BYTES + (1 if form.packed else form.size_bytes):
+                raise DamagedSlide("a frame is not as large as the file says")
+            self.places[number] = start + STAMP_BYTES, length - STAMP_BYTES
+
+    def region(
+        self, frame: int, channel: int, top: int, left: int, rows: int, columns: int
+    ) -> NDArray[np.generic]:
+        """(rows, columns, samples) of a channel, RGB or grey, cut at the frame's edges."""
+        form = self._form
+        lines = self._lines(frame)[top : top + rows]
+        pixel = form.channels * form.samples * np.dtype(form.kind).itemsize
+        part = np.ascontiguousarray(lines[:, left * pixel : min(left + columns, form.columns) * pixel])
+        samples = part.view(form.kind).reshape(part.shape[0], -1, form.channels, form.samples)
+        one = samples[:, :, channel]
+        return one[..., ::-1] if form.samples == 3 else one
+
+    def _lines(self, frame: int) -> NDArray[np.uint8]:
+        """(rows, bytes of a row)."""
+        if self._form.packed:
+            return self._unpacked(frame)
+        start, _ = self.places[frame]
+        if self._mapped is None:
+            self._mapped = np.memmap(self._path, np.uint8, "r")
+        flat = np.asarray(self._mapped)[start : start + self._form.size_bytes]
+        if len(flat) != self._form.size_bytes:
+            raise DamagedSlide("a frame lies beyond the end of the file")
+        return flat.reshape(self._form.rows, self._form.row_bytes)
+
+    def _unpacked(self, frame: int) -> NDArray[np.uint8]:
+        kept = self._kept.get(frame)
+        if kept is not None:
+            self._kept.move_to_end(frame)
+            return kept
+        start, length = self.places[frame]
+        data = self._chunks.read(start, length, "a frame")
+        try:
+            flat = zlib.decompressobj().decompress(data, self._form.size_bytes)
+        except zlib.error as error:
+            raise DamagedSlide("a frame cannot be decoded") from error
+        if len(flat) != self._form.size_bytes:
+            raise DamagedSlide("a frame is not as large as the file says")
+        lines = np.frombuffer(flat, np.uint8).reshape(self._form.rows, self._form.row_bytes)
+        self._kept[frame] = lines
+        while len(self._kept) > max(1, KEPT_BYTES // self._form.size_bytes):
+            self._kept.popitem(last=False)
+        return lines
+
+    def mappings(self) -> list[RealWorldMapping | None]:
+        """For each channel of floats, what 0 to 65535 stand for; None for those of integers.
+        Reads all of them."""
+        form = self._form
+        if form.kind != "<f4":
+            return [None] * form.channels
+        found: list[RealWorldMapping | None] = []
+        for channel in range(form.channels):
+            low, high = np.inf, -np.inf
+            for frame in self.places:
+                values = self.region(frame, channel, 0, 0, form.rows, form.columns)
+                finite = values[np.isfinite(values)]
+                if finite.size:
+                    low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+            if low > high:
+                low = high = 0.0
+            slope = (high - low) / 65535 or 1.0
+            found.append(RealWorldMapping(slope, low, "32-bit floats mapped linearly to 16 bits"))
+        return found
+
+
+def converter(form: FrameForm, mapping: RealWorldMapping | None) -> Callable[[NDArray[np.generic]], Pixels]:
+    """What makes stored samples of a channel's own."""
+
+    def of(samples: NDArray[np.generic]) -> Pixels:
+        if mapping is not None:
+            stored = np.rint((samples.astype(np.float64) - mapping.intercept) / mapping.slope)
+            mapped: Pixels = np.clip(np.nan_to_num(stored), 0, 65535).astype(np.uint16)
+            return mapped
+        if form.kind == "u1":
+            return samples.astype(np.uint8, copy=False)
+        if form.bits < 16 and samples.size and int(samples.max()) >> form.bits:
+            raise DamagedSlide(f"a sample needs more than the {form.bits} bits that the file states")
+        if form.samples == 3:
+            return (samples.astype(np.uint16) >> (form.bits - 8)).astype(np.uint8)
+        return samples.astype(np.uint16, copy=False)
+
+    return of
