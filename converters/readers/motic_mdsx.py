@@ -2,11 +2,11 @@
 """Motic MDSX: a container that starts with "BKIO", little-endian, offsets of 32 bits.
 
 At 84 stand five root records of 16 bytes (mark 64 to 68, unknown, offset, mark); the first
-points at the table of attachments: entries of 14 bytes (6 unknown, offset u32, length u32) for the slide's XML, Property, the preview, the label and
-MoticDigitalSlideImage. From 164 on there is a record of 16 bytes for each layer (mark 6900
-and up, unknown, offset, length) that points at its tiles: a u32 (their number), then for
-each tile, row by row, a number (u16), an offset and a length (u32). Tiles are whole JPEGs,
-and a length of 0 is a tile that was not scanned.
+points at the table of attachments: entries of 14 bytes (6 unknown, offset u32, length u32)
+for the slide's XML, Property, the preview, the label and MoticDigitalSlideImage. From 164 on
+there is a record of 16 bytes for each layer (mark 6900 and up, unknown, offset, length) that
+points at its tiles: a u32 (their number), then for each tile, row by row, a number (u16), an
+offset and a length (u32). Tiles are whole JPEGs; one of length 0 was not scanned.
 
 Sources: openslide pull requests 622 and 624, ASlide (facts); see :mod:`motic_words`.
 """
