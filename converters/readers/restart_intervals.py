@@ -120,15 +120,24 @@ def locate(
         begins = stated.copy()
         begins[0] = first
         if _follow_markers(descriptor, begins, stop):
-            markers, end = search(descriptor, int(begins[-1]), stop, 0)
+            markers, end = search(descriptor, int(begins[-1]), stop, 1)
+            markers, end = _without_last(markers, end)
             if not len(markers):
                 return Intervals(begins, np.append(begins[1:] - np.uint64(2), np.uint64(end)))
     markers, end = search(descriptor, first, stop, count)
-    numbers = np.arange(count - 1)
-    if len(markers) != count - 1 or not np.array_equal(markers[:, 1], numbers % 8):
+    if len(markers) == count:
+        markers, end = _without_last(markers, end)
+    if len(markers) != count - 1 or not np.array_equal(markers[:, 1], np.arange(count - 1) % 8):
         raise DamagedSlide(f"{what} has not the {count} restart intervals that its size needs")
     begins = np.concatenate(([first], markers[:, 0] + 2)).astype(np.uint64)
     return Intervals(begins, np.append(markers[:, 0], end).astype(np.uint64), stated is not None)
+
+
+def _without_last(markers: NDArray[np.int64], end: int) -> tuple[NDArray[np.int64], int]:
+    """Without a marker that no data follows: some writers put one after the last interval."""
+    if len(markers) and int(markers[-1, 0]) + 2 == end:
+        return markers[:-1], int(markers[-1, 0])
+    return markers, end
 
 
 def _follow_markers(descriptor: int, begins: Offsets, stop: int) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from converters.slide import Level, PixelTiles, Slide, TileMap
+from converters.slide import GatherMap, Level, PixelTiles, Slide, TileMap
 
 WHITE = 255
 
@@ -15,11 +15,26 @@ WHITE = 255
 def tile_bytes(slide: Slide, level: Level, frame_index: int) -> bytes:
     """A tile as the file holds it; empty where it was left out."""
     tiles = level.tiles
+    if isinstance(tiles, GatherMap):
+        return b"".join(
+            piece(slide, tiles, number)
+            for number in range(int(tiles.index[frame_index]), int(tiles.index[frame_index + 1]))
+        )
     assert isinstance(tiles, TileMap)
     path = slide.sources[int(tiles.files[frame_index])].path
     with path.open("rb") as file:
         file.seek(int(tiles.offsets[frame_index]))
         return file.read(int(tiles.lengths[frame_index]))
+
+
+def piece(slide: Slide, tiles: GatherMap, number: int) -> bytes:
+    """One of the pieces that tiles are joined from."""
+    offset, length = int(tiles.offsets[number]), int(tiles.lengths[number])
+    if tiles.literal[number]:
+        return tiles.literals[offset : offset + length]
+    with slide.sources[int(tiles.files[number])].path.open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
 
 
 def tile_pixels(slide: Slide, level: Level, frame_index: int) -> NDArray[np.uint8]:
@@ -32,8 +47,8 @@ def tile_pixels(slide: Slide, level: Level, frame_index: int) -> NDArray[np.uint
     if not data:
         colour = level.absent_colour if level.absent_colour is not None else WHITE
         return np.broadcast_to(np.array(colour, np.uint8), shape)
-    assert isinstance(tiles, TileMap)
-    image = Image.open(io.BytesIO(tiles.jpeg_tables[:-2] + data[2:] if tiles.jpeg_tables else data))
+    tables = tiles.jpeg_tables if isinstance(tiles, TileMap) else b""
+    image = Image.open(io.BytesIO(tables[:-2] + data[2:] if tables else data))
     return np.array(image, dtype=np.uint8).reshape(shape)
 
 

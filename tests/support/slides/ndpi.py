@@ -162,7 +162,7 @@ def write_wide_ndpi(folder: Path, *, rows: int = 1024, across: int = 33) -> Path
     path = folder / "wide.ndpi"
     with path.open("wb") as file:
         ndpi = NdpiFile(file)
-        tags = _image_tags(ndpi, data, (rows, columns, 3), JPEG)
+        tags = {65424: (SLONG, 0)} | _image_tags(ndpi, data, (rows, columns, 3), JPEG)
         begins = starts(data)
         tags[65426] = (LONG, begins)
         tags[65432] = (LONG, [0] * len(begins))
