@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.slides.isyntax import write_small_isyntax
-
 from tests.support.slides.motic_mds import write_motic_mds
 from tests.support.slides.motic_mdsx import write_motic_mdsx
 from tests.support.slides.ndpi import write_ndpi, write_ndpis
@@ -20,5 +19,6 @@ BASES: dict[str, Callable[[Path], Path]] = {
     "motic_mdsx": write_motic_mdsx,
     "olympus_vsi": write_brightfield,
     "olympus_vsi_fluorescence": write_fluorescence,
+    "philips_isyntax": write_small_isyntax,
 }
 """What the damage corpus starts from: a name, and what writes that slide into a folder."""
