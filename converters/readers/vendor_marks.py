@@ -20,6 +20,8 @@ DESCRIPTION_STARTS = (
     ("Aperio", "Aperio"),
     ("Motic", "Motic"),
     ("MetaSystems", "MetaSystems"),
+    ("Probability_Image", "Ventana BIF"),
+    ("level=0 mag=", "Ventana BIF"),
 )
 DESCRIPTION_HOLDS = (
     ("DPUfsImport", "Philips"),
