@@ -170,6 +170,33 @@ def write_wide_ndpi(folder: Path, *, rows: int = 1024, across: int = 33) -> Path
     return path
 
 
+def big_ndpi(path: Path, *, edge: int = 32768, interval_columns: int = 2048, seed: int = 7) -> Path:
+    """A square NDPI, at 32768 of about 230 MB, in a few seconds: sixty-four strips of grainy
+    pixels in a shuffled order. Three levels and the macro image."""
+    generator = np.random.default_rng(seed)
+    smooth = picture(512, interval_columns, seed).astype(np.int16)
+    grain = generator.normal(0, 6, (512, interval_columns, 1))
+    strips = np.clip(smooth + grain, 0, 255).astype(np.uint8)
+    jpeg = encode_jpeg(strips, interval_columns=interval_columns, subsampling="422", quality=82)
+    head, parts = jpeg[: head_length(jpeg)], intervals(jpeg)
+    with path.open("wb") as file:
+        ndpi = NdpiFile(file)
+        for factor in (1, 4, 16):
+            size = edge // factor
+            order = generator.integers(0, len(parts), size // 8 * (size // interval_columns)).tolist()
+            data = joined(head, [parts[number] for number in order], size, size)
+            lengths = np.array([len(parts[number]) + 2 for number in order[:-1]], np.int64)
+            begins = np.concatenate(([len(head)], len(head) + np.cumsum(lengths)))
+            tags = {65424: (SLONG, 0)} | _image_tags(ndpi, data, (size, size, 3), JPEG)
+            tags[65426] = (LONG, begins.tolist())
+            tags[65432] = (LONG, [0] * len(begins))
+            ndpi.directory(tags | _scan_tags(LENS / factor, MICRONS_PER_PIXEL * factor, PROPERTIES, None))
+        overview = encode_jpeg(picture(312, 912, seed))
+        tags = _image_tags(ndpi, overview, (312, 912, 3), JPEG)
+        ndpi.directory(tags | _scan_tags(-1.0, 83.0, "", None))
+    return path
+
+
 def write_ndpis(
     folder: Path,
     *,
