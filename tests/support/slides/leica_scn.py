@@ -111,6 +111,11 @@ def write_leica_scn(
     return path
 
 
+def write_fluorescence(folder: Path) -> Path:
+    """A region of three channels and two planes."""
+    return write_leica_scn(folder, regions=(Region(500, 700, channels=3, planes=2),))
+
+
 def _macro(pixels: Pixels, page: int, source: str) -> str:
     rows, columns = pixels.shape[:2]
     dimension = f'<dimension sizeX="{columns}" sizeY="{rows}" r="0" ifd="{page}" />'

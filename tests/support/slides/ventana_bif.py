@@ -119,6 +119,11 @@ def write_ventana_bif(
     return path
 
 
+def write_stitched(folder: Path) -> Path:
+    """An old scanner's file, with overlapping tiles."""
+    return write_ventana_bif(folder, areas=(Area(overlap_x=21, overlap_y=10),), legacy=True)
+
+
 def stored_planes(planes: int) -> list[int]:
     """Heights of the planes, from 0, in the order in which they are stored."""
     near = (planes - 1) // 2
