@@ -122,7 +122,9 @@ def _keep(core: Core, series_id: int, data: bytes) -> None:
     core.index.write(commit)
 
 
-def original(core: Core, series: str, *, principal: Principal, scope: Scope) -> tuple[str, ByteStream]:
+def original(
+    core: Core, series: str, *, principal: Principal, scope: Scope
+) -> list[tuple[str, ByteStream]]:
     """See ``Archive.original``."""
     core.check(principal, Action.READ_ORIGINAL)
     models = core.index.models
@@ -131,12 +133,14 @@ def original(core: Core, series: str, *, principal: Principal, scope: Scope) -> 
         kept = None if row is None or row.original is None else models.Original.get_by_id(row.original)
     if row is None or kept is None or not _sees(core, row.study, scope):
         raise NotFound(f"no original of series {series}")
-    first = json.loads(kept.files)[0]
     detail: dict[str, object] = {"original": bytes(kept.digest).hex(), "series": series}
     record = AuditRecord(EXPORT, "R", principal, 0, detail=detail)
     core.index.write(lambda: core.add_audit(record))
-    file = core.files.get(blob_key(bytes.fromhex(first["digest"])))
-    return first["name"], ByteStream(file.size, file.chunks(0, file.size))
+    found = []
+    for one in json.loads(kept.files):
+        file = core.files.get(blob_key(bytes.fromhex(one["digest"])))
+        found.append((one["name"], ByteStream(file.size, file.chunks(0, file.size))))
+    return found
 
 
 def _sees(core: Core, study_id: int, scope: Scope) -> bool:

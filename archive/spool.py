@@ -223,8 +223,10 @@ class Spool:
         source: Path,
         progress: Callable[[int], None] | None = None,
         meanwhile: Callable[[Path], None] | None = None,
+        target: Path | None = None,
     ) -> SpoolFile:
-        """Copy a file into the spool, hashed beside the copy.
+        """Copy a file into the spool, hashed beside the copy; to ``target``, a path there
+        that is free, where its name matters to who reads it.
 
         ``progress`` is called with the bytes copied so far; ``meanwhile`` with the copy's
         path once all its bytes are there, beside the rest of hashing and the fsync. What it
@@ -237,7 +239,7 @@ class Spool:
             raise Unreadable(f"the file cannot be opened: {os.strerror(error.errno or 0)}") from error
         with file:
             before = os.fstat(file.fileno())
-            path = self.new_path()
+            path = target or self.new_path()
             try:
                 digest, size = _copy(file.fileno(), before.st_size, path, progress, meanwhile)
                 after = os.stat(source)

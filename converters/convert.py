@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import BadMetadata
-from converters.inspection import InspectedImage, InspectedLevel, Inspection, inspect
+from converters.inspection import (
+    InspectedImage,
+    InspectedLevel,
+    Inspection,
+    inspect,
+    what_is_made_again,
+)
 from converters.registry import open_slide
 from converters.slide import Progress, Slide
 from converters.workshop import DEFAULT_LIMITS, Limits, Workshop
@@ -57,6 +63,7 @@ class Converted:
     instances: tuple[DicomInstance, ...]
     findings: tuple[str, ...]
     verified_tiles: int = 0
+    encoded_again: tuple[str, ...] = ()  # a line for each reason why levels are no copies
 
 
 def source_digest(slide: Slide) -> bytes:
@@ -116,7 +123,8 @@ def _convert(
         files = write_files(instances, folder, progress)
         verified = verify_files(slide, instances, files, bench) if options.verify else 0
         findings = [*slide.findings, *(text for found in look.surveys.values() for text in found.findings)]
-    return Converted(path, folder, tuple(files), tuple(instances), tuple(findings), verified)
+        again = what_is_made_again(slide, look.surveys, options.coding)
+    return Converted(path, folder, tuple(files), tuple(instances), tuple(findings), verified, tuple(again))
 
 
 def metadata_file(path: Path) -> Metadata:

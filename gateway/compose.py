@@ -28,7 +28,9 @@ from gateway.versions import version_of
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+    from converters.writer.coding import CodingChoice
     from gateway.codec_pool import CodecPool
+    from gateway.ingest.convert import Converter
 
 SECRET_BYTES = 32
 
@@ -114,6 +116,28 @@ def web_app(settings: Settings) -> "WSGIApplication":
     made = opened.enter_context(archive(settings))
     atexit.register(opened.close)
     return create_app(made, web)
+
+
+@contextlib.contextmanager
+def converter(settings: Settings) -> Iterator["Converter"]:
+    """What turns scanners' files into instances; its processes start when first needed."""
+    from converters.workshop import Limits, Workshop
+    from gateway.ingest.convert import Converter
+
+    convert = settings.convert
+    limits = Limits(convert.processes, convert.memory_bytes, convert.timeout_s)
+    with Workshop(limits) as workshop:
+        yield Converter(workshop, coding(settings), convert.verify == "whole")
+
+
+def coding(settings: Settings) -> "CodingChoice":
+    """The form of frames that cannot be copied. Raises SettingsError."""
+    from converters.writer.coding import CodingChoice
+
+    try:
+        return CodingChoice(settings.convert.lossless, settings.convert.lossy_quality or None)
+    except ValueError as error:
+        raise SettingsError(f"convert: {error}") from None
 
 
 def operator(archive: Archive) -> Caller:

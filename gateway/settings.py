@@ -163,6 +163,31 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ConvertSettings:
+    lossless: str = _set(
+        "jpeg2000",
+        "Form of frames that cannot be copied from the scanner's file. OpenSlide reads `jpeg2000` and "
+        "`none` only; `htj2k` is the fastest.",
+        choices=("jpeg2000", "htj2k", "jpeg-ls", "none"),
+    )
+    lossy_quality: int = _set(
+        0,
+        "Quality (1 to 100) of such frames if they may lose something; 0: they are kept without loss.",
+        minimum=0,
+    )
+    processes: int = _set(
+        0, "Processes that decode and encode for one conversion; 0: one for each core.", minimum=0
+    )
+    memory_bytes: int = _set(2 << 30, "Memory that one of them may use.", minimum=256 << 20)
+    timeout_s: float = _set(120.0, "Seconds that one of its steps may take.", minimum=1)
+    verify: str = _set(
+        "sampled",
+        "How much of a converted slide is compared with the scanner's file before it is stored.",
+        choices=("sampled", "whole"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class CodecSettings:
     processes: int = _set(2, "Processes that decode pixels, per serving process.", minimum=1)
     memory_bytes: int = _set(2 << 30, "Memory that one of them may use.", minimum=256 << 20)
@@ -200,6 +225,7 @@ class Settings:
     auth: AuthSettings = field(default_factory=AuthSettings)
     watch: WatchSettings = field(default_factory=WatchSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
+    convert: ConvertSettings = field(default_factory=ConvertSettings)
     codecs: CodecSettings = field(default_factory=CodecSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     log: LogSettings = field(default_factory=LogSettings)

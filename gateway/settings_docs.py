@@ -18,6 +18,7 @@ TITLES = {
     "auth": "Who may do what",
     "watch": "Watched folders",
     "worker": "Worker",
+    "convert": "Conversion of scanners' files",
     "codecs": "Decoding",
     "limits": "Limits",
     "log": "Log",

@@ -40,6 +40,18 @@ def _levels(text: str | None) -> tuple[int, ...] | None:
 )
 @click.option("--levels", metavar="0,2", help="Only these pyramid levels; 0 is the finest.")
 @click.option("--verify", is_flag=True, help="Read the files again and compare them with the scanner's.")
+@click.option(
+    "--lossless",
+    type=click.Choice(("jpeg2000", "htj2k", "jpeg-ls", "none")),
+    help="Form of frames that cannot be copied.  [default: the setting convert.lossless]",
+)
+@click.option(
+    "--lossy",
+    "lossy_quality",
+    type=click.IntRange(1, 100),
+    metavar="QUALITY",
+    help="Encode such frames with loss instead, at this quality (1 to 100).",
+)
 def command(
     given: Given,
     as_json: bool,
@@ -48,6 +60,8 @@ def command(
     metadata: Path | None,
     levels: str | None,
     verify: bool,
+    lossless: str | None,
+    lossy_quality: int | None,
 ) -> None:
     """Turn scanner files into DICOM Part 10 files; no server needed.
 
@@ -57,6 +71,8 @@ def command(
     Example: coverslip convert slide.svs -o ./out --verify
     """
     from converters.convert import ConvertOptions, convert, metadata_file
+    from converters.workshop import Limits
+    from converters.writer.coding import CodingChoice
     from converters.writer.uids import PUBLIC_SECRET
 
     settings = given.settings()
@@ -72,6 +88,11 @@ def command(
         metadata=metadata_file(metadata) if metadata is not None else None,
         verify=verify,
         secret=secret,
+        coding=CodingChoice(
+            lossless or settings.convert.lossless,
+            lossy_quality or settings.convert.lossy_quality or None,
+        ),
+        limits=Limits(settings.convert.processes, settings.convert.memory_bytes, settings.convert.timeout_s),
     )
     report: list[dict[str, object]] = []
     with byte_progress("convert") as progress:
@@ -82,6 +103,7 @@ def command(
                     {
                         "source": str(made.source),
                         "files": [str(file) for file in made.files],
+                        "encoded_again": list(made.encoded_again),
                         "findings": list(made.findings),
                         "verified_tiles": made.verified_tiles,
                     }
@@ -89,6 +111,8 @@ def command(
                 if not as_json:
                     checked = f", {made.verified_tiles} tiles verified" if verify else ""
                     click.echo(f"{made.folder}: {len(made.files)} files{checked}")
+                    for line in made.encoded_again:
+                        click.echo(f"  {line}")
                     for finding in made.findings:
                         click.echo(f"  note: {finding}")
 

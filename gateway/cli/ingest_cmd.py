@@ -14,7 +14,13 @@ from gateway.cli.progress import byte_progress
 @common
 @as_json
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
-def command(given: Given, as_json: bool, paths: tuple[Path, ...]) -> None:
+@click.option(
+    "--metadata",
+    metavar="FILE.json",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Patient, study, specimen and pixel size, where scanners' files do not know them.",
+)
+def command(given: Given, as_json: bool, paths: tuple[Path, ...], metadata: Path | None) -> None:
     """Take DICOM or scanner files, or folders of them, into the archive.
 
     Works beside a running server. What is in the archive already is recognised and not
@@ -24,14 +30,16 @@ def command(given: Given, as_json: bool, paths: tuple[Path, ...]) -> None:
     Example: coverslip ingest --data ./data slide.svs /export/dicom
     """
     from archive.values import Sender
+    from converters.convert import metadata_file
     from gateway import compose
     from gateway.ingest.pipeline import ingest_path
 
     settings = given.settings()
+    known = metadata_file(metadata) if metadata is not None else None
     files = files_of(paths)
     sizes = {path: path.stat().st_size for path in files}
     report: list[dict[str, object]] = []
-    with compose.archive(settings, migrate=True) as archive:
+    with compose.archive(settings, migrate=True) as archive, compose.converter(settings) as converter:
         caller = compose.operator(archive)
         secret = compose.site_secret(settings)
         with byte_progress("ingest", sum(sizes.values())) as progress:
@@ -44,6 +52,8 @@ def command(given: Given, as_json: bool, paths: tuple[Path, ...]) -> None:
                         path,
                         secret=secret,
                         sender=Sender("cli", caller["principal"].actor),
+                        converter=converter,
+                        metadata=known,
                         progress=lambda share: progress.to(before + int(share * sizes[path])),
                         **caller,
                     )

@@ -45,7 +45,10 @@ def _lines(found: "Inspection") -> list[str]:
         "serial number": found.device_serial_number,
         "software": ", ".join(found.software_versions),
         "scanned": found.acquired,
-        "objective": f"{found.objective_power:g}x" if found.objective_power else "",
+        "objective": _objective(found),
+        "regions": ", ".join(found.scenes),
+        "channels": ", ".join(found.channels),
+        "focal planes": ", ".join(f"{height:g} um" for height in found.focal_planes_um),
         "ICC profile": f"{found.icc_profile_bytes} bytes" if found.icc_profile_bytes else "none",
         "barcode": found.barcode,
         "label text": found.label_text,
@@ -54,8 +57,9 @@ def _lines(found: "Inspection") -> list[str]:
     for level in found.levels:
         spacing = "" if level.pixel_spacing_mm is None else f", {level.pixel_spacing_mm[1] * 1000:.4g} um"
         absent = f", {level.absent_tiles} absent" if level.absent_tiles else ""
+        scene = f"region {level.scene + 1} " if found.scenes else ""
         lines.append(
-            f"level {level.index}: {level.columns} x {level.rows}{spacing}, {level.tiles} tiles of "
+            f"{scene}level {level.index}: {level.columns} x {level.rows}{spacing}, {level.tiles} tiles of "
             f"{level.tile_columns} x {level.tile_rows}{absent}, {level.codec} {level.photometric}, "
             f"{level.size_bytes} bytes, {level.action}" + (f": {level.reason}" if level.reason else "")
         )
@@ -67,3 +71,9 @@ def _lines(found: "Inspection") -> list[str]:
     if found.lost:
         lines.append(f"not carried into DICOM: {', '.join(found.lost)}")
     return lines
+
+
+def _objective(found: "Inspection") -> str:
+    power = f"{found.objective_power:g}x" if found.objective_power else ""
+    aperture = f"NA {found.numerical_aperture:g}" if found.numerical_aperture else ""
+    return ", ".join(filter(None, (power, aperture)))

@@ -17,12 +17,14 @@ from gateway.cli.progress import byte_progress
     "--output",
     "target",
     required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Where to write; a file that is there is not overwritten.",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Where to write: a file, or a folder where the slide has several. Nothing is overwritten.",
 )
 def command(given: Given, series: str, target: Path) -> None:
     """Write the scanner's own file of a series, bit for bit, and print the name it came by.
+
+    The files of a slide of several (MRXS, VMS, VSI) go into a new folder, as they were laid out.
 
     It may hold a label, a macro picture and names that corrections have changed in DICOM.
 
@@ -38,6 +40,9 @@ def command(given: Given, series: str, target: Path) -> None:
         compose.archive(given.settings(), codecs=False) as archive,
         byte_progress("original") as progress,
     ):
-        name, stream = archive.original(series, **compose.operator(archive))
-        write_stream(target, stream.chunks, progress)
-    click.echo(f"{target}\t{name}")
+        files = archive.original(series, **compose.operator(archive))
+        for name, stream in files:
+            path = target if len(files) == 1 else target / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_stream(path, stream.chunks, progress)
+            click.echo(f"{path}\t{name}")

@@ -14,10 +14,14 @@ T = TypeVar("T")
 
 
 def files_of(paths: Iterable[Path]) -> list[Path]:
-    """The files named, and those in the folders named, sorted; hidden ones left out.
+    """The files named, and those in the folders named, sorted; hidden ones left out, and
+    those that are part of another file's slide.
 
     Raises CannotRead for a path, or a folder below it, that cannot be read.
     """
+    from gateway.ingest.belonging import belongs_to_another
+    from gateway.ingest.listing import companion_folders
+
     found: list[Path] = []
 
     def unreadable(error: OSError) -> None:
@@ -27,8 +31,10 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
         if path.is_dir():
             inside: list[Path] = []
             for folder, names, files in os.walk(path, onerror=unreadable):
-                names[:] = [name for name in names if not name.startswith(".")]
-                inside += [Path(folder, name) for name in files if not name.startswith(".")]
+                owned = {owned for name in files for owned in companion_folders(name)}
+                names[:] = [name for name in names if not name.startswith(".") and name not in owned]
+                here = [Path(folder, name) for name in files if not name.startswith(".")]
+                inside += [path for path in here if not belongs_to_another(path)]
             found += sorted(inside)
         elif path.exists():
             found.append(path)

@@ -64,8 +64,12 @@ def worker(settings: Settings, fd: int | None, ready: Callable[[], None]) -> Non
     from gateway.maintenance import Maintenance
 
     stop = process.stop_event()
-    with compose.archive(settings) as archive, Maintenance(archive, stop):
-        loop.work(archive, settings.worker, compose.site_secret(settings), ready, stop)
+    with (
+        compose.archive(settings) as archive,
+        Maintenance(archive, stop),
+        compose.converter(settings) as converter,
+    ):
+        loop.work(archive, settings.worker, compose.site_secret(settings), ready, stop, converter)
 
 
 @_role("watch", "Take in what appears in the watched folders.\n\nExample: coverslip watch --data ./data")

@@ -8,12 +8,15 @@ furthest tile, companions. Everything else counts as complete; its reader will s
 
 import os
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from archive.part10.errors import Part10Error, Truncated
 from archive.part10.scan import scan_file
+from converters.errors import ConversionError, MissingCompanion
 from gateway.ingest.listing import companion_folders
+from gateway.ingest.pipeline import companion_names
 
 _MAX_DIRECTORIES = 1000
 _MAX_TILES = 50_000_000
@@ -29,10 +32,11 @@ class _Incomplete(Exception):
     """Something lies beyond the end of the file, or is not written yet."""
 
 
-def why_incomplete(path: Path) -> str | None:
+def why_incomplete(path: Path, settle_s: float = 0.0) -> str | None:
     """None when nothing is missing that we can see, else what is, in a few words.
 
-    Raises OSError when the file cannot be read.
+    A slide's other files must be there too, and quiet for ``settle_s``. Raises OSError
+    when the file cannot be read.
     """
     for name in companion_folders(path.name):
         if not (path.parent / name).is_dir():
@@ -50,6 +54,19 @@ def why_incomplete(path: Path) -> str | None:
                 _check_tiff(descriptor, size_bytes, head)
             except _Incomplete as missing:
                 return str(missing)
+    return _why_companions_are_not_ready(path, settle_s)
+
+
+def _why_companions_are_not_ready(path: Path, settle_s: float) -> str | None:
+    try:
+        names = companion_names(path)
+    except MissingCompanion as missing:
+        return str(missing)
+    except ConversionError:
+        return None  # it is all there, and wrong: its reader says how
+    newest = max(((path.parent / name).stat().st_mtime for name in names), default=0.0)
+    if time.time() - newest < settle_s:
+        return "another file of the slide is being written"
     return None
 
 

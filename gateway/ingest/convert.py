@@ -2,46 +2,90 @@
 """A slide that a reader opened, as the archive takes it: original and instances."""
 
 import contextlib
+import fcntl
+import hashlib
 import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pydicom
 
 from archive.values import NewBlob, NewInstance, NewOriginal, NewSlide, StagedFile
-from converters.slide import Slide, SourceFile
-from converters.writer.born import DicomInstance, Look, born_instances
+from converters.inspection import what_is_made_again
+from converters.slide import Progress, SourceFile
+from converters.verify import verify_instances
+from converters.workshop import Opened, Workshop
+from converters.writer.born import DicomInstance, Look, born_instances, look_at
+from converters.writer.coding import DEFAULT_CODING, CodingChoice
+from converters.writer.metadata import Metadata
 
 _SCRATCH = "convert"
+_MADE = "made"
+MADE_KEPT_S = 7 * 86400.0
+"""How long frames of a conversion that was killed wait for its next attempt."""
+
+
+@dataclass(frozen=True)
+class Converter:
+    """What turns slides into instances: kept as long as there may be more of them."""
+
+    workshop: Workshop = field(default_factory=Workshop)
+    coding: CodingChoice = DEFAULT_CODING
+    verify_whole: bool = False
+
+    def look(self, path: Path, modified: float) -> tuple[Opened, Look, list[str]]:
+        """The slide, opened (the caller closes it), what must be read of it first, and a
+        line for each reason why something of it will be encoded again."""
+        opened = self.workshop.open(path, modified=modified)
+        try:
+            look = look_at(opened.slide, opened.bench)
+            return opened, look, what_is_made_again(opened.slide, look.surveys, self.coding)
+        except BaseException:
+            opened.close()
+            raise
+
+    def close(self) -> None:
+        self.workshop.close()
 
 
 def new_slide(
-    slide: Slide,
-    staged: StagedFile,
+    opened: Opened,
+    look: Look,
+    copies: Mapping[Path, tuple[str, StagedFile]],
     *,
-    name: str,
+    converter: Converter,
     secret: bytes,
     scratch: Path,
     adopt: Callable[[Path], StagedFile],
-    look: Look | None = None,
+    progress: Progress | None = None,
+    metadata: Metadata | None = None,
 ) -> NewSlide:
-    """What to store for ``slide``, whose only source is ``staged``, called ``name``.
+    """What to store for a slide whose files are ``copies``: by path, name as scanned and
+    staged file, the main file first.
 
     Tiles that are legal in DICOM stay where they are, in the original. What had to be
-    made again was written to ``scratch`` and is taken by ``adopt``.
-    ``look``: what was read of it already. Raises the refusals of ``converters``.
+    made again was written to ``scratch`` and is taken by ``adopt``; it is compared with
+    the scanner's file first. Raises the refusals of ``converters``.
     """
-    made = born_instances(slide, source_digest=staged.sha256, secret=secret, scratch=scratch, look=look)
+    digest = manifest_digest(list(copies.values()))
+    made = born_instances(
+        opened.slide, source_digest=digest, secret=secret, scratch=scratch, look=look,
+        bench=opened.bench, coding=converter.coding, progress=progress, metadata=metadata,
+    )  # fmt: skip
+    verify_instances(opened.slide, made, opened.bench, whole=converter.verify_whole)
 
     def blob(source: SourceFile | bytes | Path) -> NewBlob:
         if isinstance(source, SourceFile):
-            return NewBlob(staged)
+            return NewBlob(copies[source.path][1])
         return NewBlob(source if isinstance(source, bytes) else adopt(source))
 
-    original = NewOriginal(staged.sha256, [(name, staged)], slide.format, slide.scan.description)
+    slide = opened.slide
+    original = NewOriginal(digest, list(copies.values()), slide.format, slide.scan.description)
     instances = [
         NewInstance(
             one.sop_instance_uid, one.header, one.frame_table, [blob(source) for source in one.blobs],
@@ -52,6 +96,14 @@ def new_slide(
     return NewSlide(original, instances, _container_identifier(made))
 
 
+def manifest_digest(files: Sequence[tuple[str, StagedFile]]) -> bytes:
+    """As :func:`converters.convert.source_digest`, of files hashed already."""
+    if len(files) == 1:
+        return files[0][1].sha256
+    lines = sorted(f"{name}\0{staged.size_bytes}\0{staged.sha256.hex()}\n" for name, staged in files)
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).digest()
+
+
 def _container_identifier(made: Sequence[DicomInstance]) -> str:
     """As the headers say: barcode, metadata or a made-up one have been weighed there."""
     header = pydicom.dcmread(io.BytesIO(made[0].header), specific_tags=["ContainerIdentifier"])
@@ -60,17 +112,45 @@ def _container_identifier(made: Sequence[DicomInstance]) -> str:
 
 @contextlib.contextmanager
 def scratch_folder(spool: Path) -> Iterator[Path]:
-    """A folder for what is made again, on the store's file system; removed afterwards."""
+    """A folder for copies of a slide's files, on the store's file system; removed afterwards."""
     with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}-{os.getpid()}-", dir=spool) as name:
         yield Path(name)
 
 
+@contextlib.contextmanager
+def made_folder(spool: Path, digest: bytes) -> Iterator[Path]:
+    """A folder for the levels that a slide of this digest needs made again. It goes
+    afterwards, also with an error; only a process that was killed leaves it, and the next
+    attempt goes on with the level where that one stopped."""
+    folder = spool / f"{_MADE}-{digest.hex()[:32]}"
+    folder.mkdir(exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # somebody else converts the same slide: not into one folder
+            with scratch_folder(spool) as own:
+                yield own
+            return
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
 def sweep_scratch(spool: Path) -> int:
-    """Remove the scratch folders of processes that are gone; returns how many."""
+    """Remove what conversions left that nobody will go on with; returns how many folders."""
     removed = 0
     for folder in spool.glob(f"{_SCRATCH}-*-*"):
         pid = folder.name.split("-")[1]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
             shutil.rmtree(folder, ignore_errors=True)
             removed += 1
+    for folder in spool.glob(f"{_MADE}-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if folder.stat().st_mtime < time.time() - MADE_KEPT_S:
+                shutil.rmtree(folder, ignore_errors=True)
+                removed += 1
     return removed

@@ -8,21 +8,22 @@ whatever name, is recognised by its digest and gives what it became then.
 """
 
 import contextlib
-import threading
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from archive.access import Principal, Scope
 from archive.part10.errors import NotPart10, Part10Error
 from archive.part10.meta import read_meta
-from archive.values import Sender, Stored
-from converters.codecs import preload
-from converters.registry import open_slide
-from converters.slide import Slide
-from converters.writer.born import Look, look_at
-from gateway.ingest.convert import new_slide, scratch_folder
+from archive.values import Sender, StagedFile, Stored
+from converters.errors import DamagedSlide, MissingCompanion
+from converters.registry import companions
+from converters.workshop import Opened
+from converters.writer.born import Look
+from converters.writer.metadata import Metadata
+from gateway.ingest.convert import Converter, made_folder, manifest_digest, new_slide, scratch_folder
 
 if TYPE_CHECKING:
     from archive.service import Archive
@@ -33,10 +34,11 @@ _COPIED = 0.6  # the copy's share of the work, for progress
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """``digest``: SHA-256 of the bytes that were copied."""
+    """``digest``: SHA-256 of the bytes that were copied (of the manifest of several files)."""
 
     digest: bytes
     stored: list[Stored]
+    files: tuple[tuple[str, bytes], ...] = ()  # name beside the main file, SHA-256; the main file first
 
 
 def ingest_path(
@@ -48,16 +50,21 @@ def ingest_path(
     secret: bytes,
     sender: Sender,
     progress: Callable[[float], None] | None = None,
+    converter: Converter | None = None,
+    metadata: Metadata | None = None,
 ) -> list[Stored]:
     """Take in one file; on return all of it is durable, indexed and audited.
 
-    ``progress`` is called with 0 to 1. The file itself is left as it is. Raises
-    ArchiveError (SourceChanged when it changed while it was copied) and the refusals of
-    ``converters``; nothing is half-stored then.
+    The main file of a slide of several takes the others along. ``progress`` is called
+    with 0 to 1. The files themselves are left as they are. ``converter`` is kept for
+    further slides; without one, one of its own is made. Raises ArchiveError (SourceChanged
+    when a file changed while it was copied) and the refusals of ``converters``; nothing
+    is half-stored then.
     """
     return ingest_file(
-        archive, path, principal=principal, scope=scope, secret=secret, sender=sender, progress=progress
-    ).stored
+        archive, path, principal=principal, scope=scope, secret=secret, sender=sender,
+        progress=progress, converter=converter, metadata=metadata,
+    ).stored  # fmt: skip
 
 
 def ingest_file(
@@ -69,38 +76,98 @@ def ingest_file(
     secret: bytes,
     sender: Sender,
     progress: Callable[[float], None] | None = None,
+    converter: Converter | None = None,
+    say: Callable[[str], None] | None = None,
+    metadata: Metadata | None = None,
 ) -> Ingested:
-    """:func:`ingest_path`, and the digest of what was read."""
+    """:func:`ingest_path`, and the digest of what was read. ``say`` is told what will be
+    encoded again, before it is."""
     report = progress or _ignore
-    status = path.stat()
-    whole = max(status.st_size, 1)
-    with contextlib.ExitStack() as stack:
-        looked: list[tuple[Slide, Look]] = []
-
-        def look(copy: Path) -> None:
-            if not is_dicom(copy):
-                slide = stack.enter_context(open_slide(copy, modified=status.st_mtime))
-                looked.append((slide, look_at(slide)))
-
-        if not is_dicom(path):  # the first slide of a process waits for the codecs otherwise
-            threading.Thread(target=preload, name="preload", daemon=True).start()
-        staged = archive.stage_copy(path, lambda copied: report(min(copied / whole, 1.0) * _COPIED), look)
-        stack.callback(report, 1.0)
-        stack.callback(staged.path.unlink, missing_ok=True)
-        if not looked:
+    if is_dicom(path):
+        whole = max(path.stat().st_size, 1)
+        staged = archive.stage_copy(path, lambda copied: report(min(copied / whole, 1.0) * _COPIED))
+        with contextlib.ExitStack() as stack:
+            stack.callback(report, 1.0)
+            stack.callback(staged.path.unlink, missing_ok=True)
             stored = [archive.store_file(staged, principal=principal, scope=scope, sender=sender)]
-            return Ingested(staged.sha256, stored)
-        known = archive.original_of(staged.sha256, principal=principal, scope=scope)
+        return Ingested(staged.sha256, stored, ((path.name, staged.sha256),))
+    with contextlib.ExitStack() as stack:
+        if converter is None:
+            converter = Converter()
+            stack.callback(converter.close)
+        converter.workshop.start()  # its libraries load beside the copy
+        spool = archive.spool_path().parent
+        folder = stack.enter_context(scratch_folder(spool))
+        stack.callback(report, 1.0)
+        copies, opened, look, again = _copied(archive, path, folder, converter, report, stack)
+        digest = manifest_digest(list(copies.values()))
+        files = tuple((name, staged.sha256) for name, staged in copies.values())
+        known = archive.original_of(digest, principal=principal, scope=scope)
         if known:
-            return Ingested(staged.sha256, known)
-        slide, seen = looked[0]
-        scratch = stack.enter_context(scratch_folder(staged.path.parent))
+            return Ingested(digest, known, files)
+        if say is not None and again:
+            say("; ".join(again))
+        made = stack.enter_context(made_folder(spool, digest))
         new = new_slide(
-            slide, staged, name=path.name, secret=secret, scratch=scratch, adopt=archive.adopt, look=seen
-        )
-        report(_COPIED + (1 - _COPIED) / 2)
+            opened, look, copies, converter=converter, secret=secret, scratch=made, adopt=archive.adopt,
+            metadata=metadata, progress=lambda done, total: report(_COPIED + (1 - _COPIED) * 0.9 * done / max(1, total)),
+        )  # fmt: skip
         stored = archive.store_slide(new, principal=principal, scope=scope, sender=sender)
-        return Ingested(staged.sha256, stored)
+        return Ingested(digest, stored, files)
+
+
+def _copied(
+    archive: "Archive",
+    path: Path,
+    folder: Path,
+    converter: Converter,
+    report: Callable[[float], None],
+    stack: contextlib.ExitStack,
+) -> tuple[dict[Path, tuple[str, StagedFile]], Opened, Look, list[str]]:
+    """Copies of a slide's files in ``folder``, laid out as scanned, the main file copied
+    last (and first in the answer): the look at it runs beside its hashing and flushing."""
+    status = path.stat()
+    names = [*companion_names(path), path.name]
+    sizes = {name: (path.parent / name).stat().st_size for name in names}
+    whole, before = max(sum(sizes.values()), 1), 0
+    copies: dict[Path, tuple[str, StagedFile]] = {}
+    looked: list[tuple[Opened, Look, list[str]]] = []
+
+    def look(copy: Path) -> None:
+        looked.append(converter.look(copy, status.st_mtime))
+        stack.callback(looked[0][0].close)
+
+    for name in names:
+        target = folder / "slide" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        main = name == path.name
+
+        def copied(done: int, before: int = before) -> None:
+            report(min((before + done) / whole, 1.0) * _COPIED)
+
+        staged = archive.stage_copy(path.parent / name, copied, look if main else None, target)
+        copies[target] = (name, staged)
+        before += sizes[name]
+    ((opened, found, again),) = looked
+    return dict(reversed(copies.items())), opened, found, again
+
+
+def companion_names(path: Path) -> Sequence[str]:
+    """Names of the other files of a slide, relative to its main file's folder: regular
+    files below that folder, nothing else. Raises MissingCompanion, DamagedSlide and the
+    refusals of readers."""
+    names = list(dict.fromkeys(companions(path)))
+    for name in names:
+        parts = PurePosixPath(name).parts
+        if not parts or ".." in parts or PurePosixPath(name).is_absolute() or "\\" in name or "\0" in name:
+            raise DamagedSlide("the slide names a file outside of its folder")
+        try:
+            is_file = stat.S_ISREG((path.parent / name).lstat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            is_file = False
+        if not is_file:
+            raise MissingCompanion(f"a {PurePosixPath(name).suffix or 'data'} file")
+    return names
 
 
 def is_dicom(path: Path) -> bool:

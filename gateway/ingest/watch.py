@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archive.access import Principal
+from gateway.ingest.belonging import belongs_to_another, may_belong_to_another
 from gateway.ingest.completeness import why_incomplete
 from gateway.ingest.listing import Tree
 from gateway.ingest.settling import Seen, Settling, shown
@@ -77,8 +78,13 @@ class Watcher:
         folder = str(watched.root)
         if self._archive.watched(folder, seen.identity) is not None:
             return False
+        path = watched.root / seen.path
         try:
-            missing = why_incomplete(watched.root / seen.path)
+            if belongs_to_another(path):
+                return False
+            missing = why_incomplete(path, self._settings.settle_s)
+            if missing is None and may_belong_to_another(path):
+                missing = "the main file of its slide is not there yet"
         except FileNotFoundError:
             return False
         except OSError:

@@ -27,7 +27,7 @@ from archive.errors import ArchiveError, DuplicateInstance, LeaseLost, NoSuchJob
 from archive.spool import hash_file
 from archive.values import Job, Outcome, Sender
 from converters.errors import ConversionError
-from gateway.ingest.convert import sweep_scratch
+from gateway.ingest.convert import Converter, sweep_scratch
 from gateway.ingest.pipeline import Ingested, ingest_file
 from gateway.ingest.settling import Seen, shown
 from gateway.ingest.transient import is_transient, reason_of
@@ -48,6 +48,7 @@ REFUSED = "refused"
 AT_WORK = "at work"
 _TALLY = re.compile(r" \(went wrong (\d+) times? in a row\)$")
 _HEARTBEATS_PER_LEASE = 3
+_MESSAGE_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,14 @@ class IngestJob:
 class Worker:
     """Claims and runs one job at a time."""
 
-    def __init__(self, archive: "Archive", settings: WorkerSettings, secret: bytes) -> None:
+    def __init__(
+        self,
+        archive: "Archive",
+        settings: WorkerSettings,
+        secret: bytes,
+        converter: Converter | None = None,
+    ) -> None:
+        self._converter = converter
         self._archive = archive
         self._settings = settings
         self._secret = secret
@@ -121,12 +129,11 @@ class Worker:
             # Its worker died each time: the job must not kill them forever.
             self._give_up(job, f"given up: {wrong} workers died of it", wrong)
             return
-        at_work = tallied(AT_WORK, wrong)
-        self._report(job, 0.0, at_work)
+        self._report(job, 0.0, tallied(AT_WORK, wrong))
         try:
-            with self._heartbeat(job, at_work) as progress:
+            with self._heartbeat(job, wrong) as (progress, say):
                 if job.kind == INGEST:
-                    self._ingest(job, progress)
+                    self._ingest(job, progress, say)
                 else:
                     self._derive(job)
         except LeaseLost:
@@ -141,7 +148,7 @@ class Worker:
             else:
                 self._give_up(job, reason, wrong + 1)
 
-    def _ingest(self, job: Job, progress: Callable[[float], None]) -> None:
+    def _ingest(self, job: Job, progress: Callable[[float], None], say: Callable[[str], None]) -> None:
         try:
             task = IngestJob.of(job.payload)
         except (TypeError, ValueError):
@@ -152,10 +159,17 @@ class Worker:
             self._finish(job, "the file changed or is gone; a new one is taken once it is quiet")
             return
         sender = Sender("ingest", task.folder)
+        again: list[str] = []
+
+        def told(text: str) -> None:
+            again.append(text)
+            say(text)
+
         try:
             taken = ingest_file(
                 self._archive, path, principal=self._principal, scope=self._scope,
-                secret=self._secret, sender=sender, progress=progress,
+                secret=self._secret, sender=sender, progress=progress, converter=self._converter,
+                say=told,
             )  # fmt: skip
         except SourceChanged as error:
             if not task.identity:
@@ -176,6 +190,8 @@ class Worker:
             return
         outcomes = sorted({str(one.outcome) for one in taken.stored})
         message = f"{len(taken.stored)} instances: {', '.join(outcomes)}"
+        if again:
+            message = f"{message}; {'; '.join(again)}"[:_MESSAGE_CHARACTERS]
         if task.identity:
             self._archive.note_watched(task.folder, task.identity, outcome=STORED, digest=taken.digest)
         made = {(one.study_instance_uid, one.series_instance_uid) for one in taken.stored}
@@ -273,19 +289,26 @@ class Worker:
         if any(one.outcome is Outcome.KEPT_FIRST for one in taken.stored):
             return "; the source was left: an operator must look at it"
         try:
-            if not _is_unchanged(path, task) or hash_file(path) != taken.digest:
+            sources = [(path.parent / name, digest) for name, digest in taken.files]
+            if not _is_unchanged(path, task) or any(hash_file(one) != digest for one, digest in sources):
                 return "; the source changed meanwhile and was left"
-            path.unlink()
+            for one, _ in reversed(sources):  # the main file last: without it nobody knows the others
+                one.unlink()
+                if one.parent != path.parent:
+                    with suppress(OSError):  # it holds something else
+                        one.parent.rmdir()
         except OSError as error:
             log.warning("%s could not be deleted: %s", hashed(task.name), os.strerror(error.errno or 0))
             return "; the source could not be deleted"
         return "; source deleted"
 
     @contextmanager
-    def _heartbeat(self, job: Job, message: str) -> Iterator[Callable[[float], None]]:
+    def _heartbeat(
+        self, job: Job, wrong: int
+    ) -> Iterator[tuple[Callable[[float], None], Callable[[str], None]]]:
         """Renew the lease while the block runs; gives what to report progress to, which
-        raises LeaseLost once somebody else has the job."""
-        share = 0.0
+        raises LeaseLost once somebody else has the job, and what to tell people with."""
+        share, said = 0.0, AT_WORK
         ended, lost = threading.Event(), threading.Event()
 
         def progress(done: float) -> None:
@@ -294,10 +317,15 @@ class Worker:
             if lost.is_set():
                 raise LeaseLost(job.id)
 
+        def say(text: str) -> None:
+            nonlocal said
+            said = f"{AT_WORK}: {text}"[:_MESSAGE_CHARACTERS]
+            self._report(job, share, tallied(said, wrong))
+
         def beat() -> None:
             while not ended.wait(self._settings.lease_s / _HEARTBEATS_PER_LEASE):
                 try:
-                    self._report(job, share, message)
+                    self._report(job, share, tallied(said, wrong))
                 except LeaseLost:
                     lost.set()
                     return
@@ -307,7 +335,7 @@ class Worker:
         beating = threading.Thread(target=beat, name=f"job-{job.id}", daemon=True)
         beating.start()
         try:
-            yield progress
+            yield progress, say
         finally:
             ended.set()
             beating.join()
@@ -344,9 +372,10 @@ def work(
     secret: bytes,
     ready: Callable[[], None],
     stop: threading.Event,
+    converter: Converter | None = None,
 ) -> None:
     """Run jobs until ``stop`` is set; the one that runs then is finished first."""
-    worker = Worker(archive, settings, secret)
+    worker = Worker(archive, settings, secret, converter)
     sweep_scratch(archive.spool_path().parent)
     ready()
     while not stop.is_set():

@@ -48,7 +48,7 @@ def test_the_original_is_kept_bit_for_bit_and_pixels_are_stored_once(
 ) -> None:
     path = make_svs(tmp_path / "slide.svs", rows=900, columns=900)
     stored = ingest(archive, path)
-    name, original = archive.original(stored[0].series_instance_uid, **ASK)
+    ((name, original),) = archive.original(stored[0].series_instance_uid, **ASK)
     assert (name, b"".join(original.chunks)) == ("slide.svs", path.read_bytes())
     kept = sum(p.stat().st_size for p in (tmp_path / "site" / "store").rglob("*") if p.is_file())
     small = sum(map(len, streams(archive, stored))) - path.stat().st_size

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.ingest.completeness import why_incomplete
+from tests.support.slides.mrxs import write_mrxs
 from tests.support.instances import make_instance
 from tests.support.make_slide import make_svs
 from tests.support.require import require_data
@@ -76,7 +77,13 @@ def test_a_slide_without_its_companion_folder_is_not_complete(tmp_path: Path) ->
     path.write_bytes(b"\xff\xd8\xff\xe0")
     assert why_incomplete(path) == "its companion folder is missing"
     (tmp_path / "slide").mkdir()
-    assert why_incomplete(path) is None
+    assert why_incomplete(path) == "a file of the slide is missing: Slidedat.ini"
+
+
+def test_a_slide_waits_until_its_other_files_are_quiet(tmp_path: Path) -> None:
+    path = write_mrxs(tmp_path)
+    assert why_incomplete(path, settle_s=0.0) is None
+    assert why_incomplete(path, settle_s=3600.0) == "another file of the slide is being written"
 
 
 def test_other_files_are_for_their_readers_to_judge(tmp_path: Path) -> None:
