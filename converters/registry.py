@@ -23,11 +23,14 @@ from converters.readers.mirax import MiraxReader
 from converters.readers.motic_mds import MoticMdsReader
 from converters.readers.motic_mdsx import MoticMdsxReader
 from converters.readers.motic_tiff import MoticTiffReader
+from converters.readers.nikon_nd2 import NikonNd2Reader
+from converters.readers.olympus_vsi import OlympusVsiReader
 from converters.readers.ome_tiff import OmeTiffReader
 from converters.readers.philips_isyntax import PhilipsIsyntaxReader
 from converters.readers.philips_tiff import PhilipsTiffReader
 from converters.readers.sakura_svslide import SakuraReader
 from converters.readers.trestle import TrestleReader
+from converters.readers.ventana_bif import VentanaBifReader
 from converters.readers.zeiss_czi import ZeissCziReader
 from converters.slide import Slide
 
@@ -60,7 +63,10 @@ def readers() -> Sequence[type[Reader]]:
         PhilipsTiffReader,
         PhilipsIsyntaxReader,
         LeicaScnReader,
+        VentanaBifReader,
         ZeissCziReader,
+        NikonNd2Reader,
+        OlympusVsiReader,
         MoticMdsReader,
         MoticMdsxReader,
         MiraxReader,
