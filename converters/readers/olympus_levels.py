@@ -18,6 +18,8 @@ from converters.readers.olympus_ets import DECODED, RAW, EtsFile, without_boxes
 from converters.readers.olympus_words import CHANNELS, FOCAL_PLANE, LAMBDA, TIME, Stack
 from converters.slide import Level, Offsets, PixelTiles, PixelType, TileMap
 
+MAX_CHANNELS, MAX_PLANES, MAX_TIMES = 200, 5000, 5000
+
 
 @dataclass(frozen=True, slots=True)
 class Axes:
@@ -32,7 +34,8 @@ class Axes:
 
 
 def axes_of(stack: Stack, ets: EtsFile) -> Axes:
-    """Raises UnsupportedPixels for a dimension of more than one that nothing explains."""
+    """Raises UnsupportedPixels for a dimension of more than one that nothing explains,
+    DamagedSlide for one that cannot be."""
     extents = ets.extents
     meanings = {place + 2: meaning for meaning, place in stack.axes.items()}
     if meanings and min(meanings) >= len(extents):
@@ -53,6 +56,8 @@ def axes_of(stack: Stack, ets: EtsFile) -> Axes:
         found.get(CHANNELS), found.get(FOCAL_PLANE), found.get(TIME),
         sizes.get(CHANNELS, 1), sizes.get(FOCAL_PLANE, 1), sizes.get(TIME, 1),
     )  # fmt: skip
+    if axes.channels > MAX_CHANNELS or axes.planes > MAX_PLANES or axes.times > MAX_TIMES:
+        raise DamagedSlide("an image stack has impossibly many channels, planes or time points")
     if axes.channels > 1 and ets.components > 1:
         raise UnsupportedPixels("an image stack has several channels of several samples each")
     return axes

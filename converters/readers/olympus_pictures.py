@@ -7,13 +7,16 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from archive.part10.codestream import sniff
 from converters.errors import ConversionError
-from converters.readers.olympus_ets import JPEG, EtsFile
+from converters.readers.encoded_tiles import LOSSY_METHODS, tile_bytes
+from converters.readers.olympus_ets import BMP, JPEG, JPEG_2000, JPEG_LOSSLESS, PNG, EtsFile
 from converters.readers.olympus_levels import Axes, levels
 from converters.readers.olympus_words import DEFAULT_IMAGE, KINDS, MACRO, OVERVIEW, Stack
 from converters.readers.tiff_pages import associated_image
-from converters.slide import AssociatedImage, Level, PixelTiles, Role
+from converters.slide import AssociatedImage, Level, PixelTiles, Role, TileMap
 
+CODINGS = {JPEG: "JPEG", JPEG_2000: "JPEG2000", JPEG_LOSSLESS: "JPEG", PNG: "PNG", BMP: "BMP"}
 MOST_PIXELS = 16_000_000
 """An overview may be a pyramid itself: its finest level below this is taken."""
 
@@ -41,16 +44,22 @@ def stack_picture(stack: Stack, ets: EtsFile, axes: Axes, role: Role) -> Associa
     if not fitting:
         return None
     level = fitting[0]
-    lossless = isinstance(level.tiles, PixelTiles)
     return AssociatedImage(
         role=role,
         rows=level.rows,
         columns=level.columns,
         read=lambda: _joined(level, ets),
-        compression="JPEG" if ets.compression == JPEG else "raw" if lossless else "JPEG2000",
-        lossy_method="" if lossless else "ISO_10918_1" if ets.compression == JPEG else "ISO_15444_1",
+        compression=CODINGS.get(ets.compression, "raw"),
+        lossy_method="" if _is_lossless(level, ets) else LOSSY_METHODS[CODINGS[ets.compression]],
         encoded_bytes=level.tiles.size_bytes,
     )
+
+
+def _is_lossless(level: Level, ets: EtsFile) -> bool:
+    if not isinstance(level.tiles, TileMap):
+        return True
+    first = int(np.flatnonzero(~level.tiles.absent)[0])
+    return bool(sniff(tile_bytes(ets.path, level.tiles, first)).reversible)
 
 
 def _joined(level: Level, ets: EtsFile) -> NDArray[np.uint8]:

@@ -165,7 +165,7 @@ def _survey_ranges(level: Level, tiles: TileMap, fds: Mapping[int, int]) -> Surv
 
 
 def _survey_gathered(level: Level, tiles: GatherMap, fds: Mapping[int, int]) -> Survey:
-    """Heads and ends of tiles that are pieces: both are literals where readers make them."""
+    """Heads and ends of tiles that are pieces."""
     kind_ids = np.zeros(len(tiles), dtype=np.uint16)
     heads = Heads(level)
     known: dict[tuple[int, int, bool], int] = {}
@@ -190,7 +190,11 @@ def _survey_gathered(level: Level, tiles: GatherMap, fds: Mapping[int, int]) -> 
             if place[2] and learned[1] <= place[1]:  # the whole head is in that literal
                 known[place] = kind_id
         kind_ids[index] = kind_id
-        unended += not gathered_piece(tiles, last, fds).endswith(EOI)
+        end = b""
+        while len(end) < len(EOI) and last >= first:  # the marker itself may lie in two pieces
+            end = gathered_piece(tiles, last, fds) + end
+            last -= 1
+        unended += not end.endswith(EOI)
     return _judged(heads, kind_ids, tiles.tile_lengths(), unended, 0)
 
 

@@ -226,7 +226,7 @@ def halved(pixels: NDArray[Any]) -> NDArray[Any]:
     return ((sums + 2) >> 2).astype(pixels.dtype)
 
 
-def decoded_tile(data: bytes, kind: Kind, level: Level) -> NDArray[np.uint8]:
+def decoded_tile(data: bytes, kind: Kind, level: Level) -> Pixels:
     """A codestream's pixels as (tile rows, tile columns, samples), RGB or grey."""
     stream = kind.codestream
     if stream.rows * stream.columns > MAX_TILE_PIXELS:
@@ -237,13 +237,16 @@ def decoded_tile(data: bytes, kind: Kind, level: Level) -> NDArray[np.uint8]:
             pixels = _subsampled_jpeg2000(frame, kind)
         else:
             uid = JPEG_2000_UID if stream.format == "jpeg2000" else JPEG_UID
-            pixels = decode(frame, uid, stream.rows, stream.columns, stream.components, 8, kind.photometric)
+            bits = level.pixel_type.bits_allocated
+            pixels = decode(
+                frame, uid, stream.rows, stream.columns, stream.components, bits, kind.photometric
+            )
     except CodecError as error:
         raise DamagedSlide(f"a tile of level {level.index} cannot be decoded: {error}") from error
     samples = level.pixel_type.samples_per_pixel
     if pixels.shape[2] != samples:
         pixels = np.repeat(pixels[..., :1], samples, axis=2)
-    return np.asarray(pixels, dtype=np.uint8)
+    return pixels
 
 
 def _subsampled_jpeg2000(frame: bytes, kind: Kind) -> NDArray[np.uint8]:

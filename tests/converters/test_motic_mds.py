@@ -9,6 +9,7 @@ import numpy as np
 import olefile
 import pytest
 
+from converters.convert import ConvertOptions, convert
 from converters.errors import DamagedSlide
 from converters.probe import Probe
 from converters.readers.compound_file import CompoundFile
@@ -144,6 +145,17 @@ def test_forty_thousand_streams_are_found_within_seconds(tmp_path: Path) -> None
     tiles = file.tiles(list(children.values()), 40_000, [int(name) for name in children])
     assert time.process_time() - before < 10
     assert tile_bytes(path, tiles, 39_999) == (39_999).to_bytes(4, "little") * 16
+
+
+@pytest.mark.parametrize("scattered", [False, True], ids=["in one piece", "scattered"])
+def test_a_slide_becomes_dicom_and_every_tile_is_proven(tmp_path: Path, scattered: bool) -> None:
+    path = write_motic_mds(tmp_path, MoticSlide(missing=((0, 1, 1),)), scattered=scattered)
+    (converted,) = convert([path], tmp_path / "out", ConvertOptions(verify=True))
+    assert converted.verified_tiles == 19 + 6 + 2
+    copied = [one for one in converted.instances if not one.why_not_born]
+    assert len(copied) == 5  # three levels, label and macro
+    assert {one.transfer_syntax_uid for one in copied} == {"1.2.840.10008.1.2.4.50"}
+    assert {one.photometric for one in copied} == {"YBR_FULL_422"}
 
 
 def test_the_sample_slide_has_the_streams_that_olefile_reads() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converters.convert import ConvertOptions, convert
 from converters.errors import DamagedSlide
 from converters.probe import Probe
 from converters.readers.encoded_tiles import tile_bytes
@@ -122,6 +123,16 @@ def test_xml_that_cannot_be_believed_is_refused(change: tuple[str, str], says: s
     with pytest.raises(DamagedSlide) as refusal:
         motic_words(xml.encode("utf-16"), b"")
     assert str(refusal.value) == says
+
+
+def test_a_slide_becomes_dicom_and_every_tile_is_proven(tmp_path: Path) -> None:
+    path = write_motic_mdsx(tmp_path, MoticSlide(missing=((0, 1, 1),)))
+    (converted,) = convert([path], tmp_path / "out", ConvertOptions(verify=True))
+    assert converted.verified_tiles == 19 + 6 + 2
+    copied = [one for one in converted.instances if not one.why_not_born]
+    assert len(copied) == 5  # three levels, label and macro
+    assert {one.transfer_syntax_uid for one in copied} == {"1.2.840.10008.1.2.4.50"}
+    assert {one.photometric for one in copied} == {"YBR_FULL_422"}
 
 
 def test_the_sample_slide_opens_whole() -> None:

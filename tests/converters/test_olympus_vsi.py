@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from converters.convert import ConvertOptions, convert
 from converters.errors import DamagedSlide, MissingCompanion, UnsupportedPixels
 from converters.probe import Probe
 from converters.readers.encoded_tiles import tile_bytes
@@ -401,6 +402,34 @@ def test_tags_nested_without_end_are_refused(tmp_path: Path) -> None:
         tags = volume((1 << 28 | 2, 2000, None, tags))
     with pytest.raises(DamagedSlide, match=r"^the tags of the file are nested too deeply$"):
         read_tree(tags_file(tmp_path, tags))
+
+
+@pytest.mark.parametrize(
+    ("stacks", "syntax", "photometric"),
+    [
+        ((LABEL, OVERVIEW, DrawnStack(missing=((0, 1, 1),))), "1.2.840.10008.1.2.4.50", "YBR_FULL_422"),
+        ((DrawnStack(coding="j2k"),), "1.2.840.10008.1.2.4.90", "YBR_RCT"),
+        ((replace(FLUORESCENCE, coding="j2k"),), "1.2.840.10008.1.2.4.90", "MONOCHROME2"),
+        ((FLUORESCENCE,), "1.2.840.10008.1.2.4.90", "MONOCHROME2"),
+        ((DrawnStack(coding="bgr", rows=300, columns=400),), "1.2.840.10008.1.2.4.90", "YBR_RCT"),
+    ],
+    ids=["jpeg", "j2k", "16-bit j2k", "16-bit raw", "bgr"],
+)
+def test_a_slide_becomes_dicom_and_is_proven(
+    tmp_path: Path, stacks: tuple[DrawnStack, ...], syntax: str, photometric: str
+) -> None:
+    path = write_olympus_vsi(tmp_path, stacks)
+    (converted,) = convert([path], tmp_path / "out", ConvertOptions(verify=True))
+    finest = next(one for one in converted.instances if one.role is Role.VOLUME and one.level == 0)
+    assert (finest.transfer_syntax_uid, finest.photometric) == (syntax, photometric)
+    assert (converted.verified_tiles > 0) is (stacks[-1].coding in ("jpeg", "j2k"))
+
+
+def test_lossless_pictures_are_not_called_lossy(tmp_path: Path) -> None:
+    stacks = (replace(LABEL, coding="j2k"), replace(OVERVIEW, coding="png"), DrawnStack())
+    with opened(write_olympus_vsi(tmp_path, stacks)) as slide:
+        assert [image.lossy_method for image in slide.associated] == ["", ""]
+        assert np.array_equal(slide.associated[0].read(), LABEL.pixels())
 
 
 def test_the_sample_slide_is_what_slideio_reads(tmp_path: Path) -> None:
