@@ -162,7 +162,7 @@ def _levels(
                 tile_rows=tile,
                 tile_columns=tile,
                 tiles=PixelTiles(
-                    read=_tile_reader(database, factor, planes, tile, (down, across)),
+                    read=_tile_reader(database, factor, planes, tile, present.reshape(-1, down, across)),
                     count=down * across * len(planes),
                     why=WHY,
                     lossy_method="ISO_10918_1",
@@ -181,11 +181,14 @@ def _levels(
 
 
 def _tile_reader(
-    database: Database, factor: int, planes: Sequence[int], tile: int, grid: tuple[int, int]
+    database: Database, factor: int, planes: Sequence[int], tile: int, present: NDArray[np.bool_]
 ) -> Callable[[int], NDArray[np.uint8]]:
+    """``present`` by plane, row and column; white is read for the others."""
+
     def read(frame_index: int) -> NDArray[np.uint8]:
-        plane, at = divmod(frame_index, grid[0] * grid[1])
-        row, column = divmod(at, grid[1])
+        plane, row, column = (int(at) for at in np.unravel_index(frame_index, present.shape))
+        if not present[plane, row, column]:
+            return np.full((tile, tile, 3), 255, np.uint8)
         place = f"T;{column * tile * factor}|{row * tile * factor};{factor}"
         channels = [
             decoded(database.blob(f"{place};{colour};{planes[plane]}"), (tile, tile, 1), "a tile")

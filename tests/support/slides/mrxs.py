@@ -114,6 +114,13 @@ def write_mrxs(folder: Path, *, name: str = "scan", **variant: object) -> Path:
     return stub
 
 
+def write_stitched_mrxs(folder: Path) -> Path:
+    """Photos that overlap, at positions of their own."""
+    return write_mrxs(
+        folder, image=(104, 120), overlap=(20, 24), positions="stitching", origin=(60, 90), jitter=5
+    )
+
+
 def glass(slide: Mrxs, group: int = 0, plane: int = 0) -> Pixels:
     """What lies under the objective: all that the photos show, without a seam."""
     sizes = [
