@@ -38,6 +38,8 @@ def decode(czi: Czi, block: int) -> NDArray[np.generic]:
     compression = int(row["compression"])
     if compression not in LOSSY_METHODS and compression not in (UNCOMPRESSED, ZSTD_0, ZSTD_1):
         raise UnsupportedCompression(COMPRESSIONS.get(compression, str(compression)), "a sub-block")
+    if compression in LOSSY_METHODS and kind == "<f4":
+        raise UnsupportedCompression(COMPRESSIONS[compression], "a sub-block of floats")
     data = czi.pixels(block)
     try:
         if compression in LOSSY_METHODS:

@@ -64,6 +64,9 @@ def parts(czi: Czi) -> list[Part]:
         raise UnsupportedPixels(f"pixels of CZI's type {unknown[0]} are not read")
     colour = np.isin(rows["pixel_type"], [kind for kind, (_, samples) in SAMPLES.items() if samples == 3])
     factors = _factors(rows)
+    slightly = (factors > 1) & (2 * rows["columns"] < 3 * rows["stored_columns"])
+    if (slightly & (2 * rows["rows"] < 3 * rows["stored_rows"])).any():
+        raise UnsupportedPixels("tiles that are resampled by less than one half are not read")
     if not (factors == 1).any():
         raise UnsupportedPixels("the finest level is not in the file")
     # Coarse levels may reach over several scenes: those are in no scene, and not needed.

@@ -57,6 +57,7 @@ FIELDS = np.dtype(
 NONE = -1
 """``scene`` and ``order`` of a sub-block that has no dimension S, no M."""
 _NAMES = {b"X": "x", b"Y": "y", b"S": "scene", b"C": "channel", b"Z": "z", b"T": "time", b"M": "order"}
+OTHERS = (b"H", b"I", b"R", b"V", b"B")
 _PLANE_NAMES = {b"C": "channels", b"Z": "focal planes", b"T": "time points"}
 
 
@@ -182,7 +183,7 @@ def _directory(window: Window, position: int) -> tuple[NDArray[np.void], dict[st
             key = name.rstrip(b"\0 ")
             field = _NAMES.get(key)
             if field is None:
-                others[key.decode("ascii", "replace")].add(first)
+                others[key.decode() if key in OTHERS else "unknown"].add(first)
                 continue
             row[field] = first
             if field == "x":

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import nd2
 import numpy as np
+import pydicom
 import pytest
 from numpy.typing import NDArray
 
+from converters.convert import ConvertOptions, convert
 from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression, UnsupportedPixels
 from converters.registry import open_slide
 from converters.slide import Illumination, Level, PixelTiles, PixelType
@@ -190,6 +192,24 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, keep: float, says: str) -> 
     path.write_bytes(data[: int(len(data) * keep)])
     with pytest.raises(DamagedSlide, match=says):
         open_slide(path)
+
+
+def test_every_variant_becomes_dicom_and_passes_the_proof(tmp_path: Path) -> None:
+    variants: dict[str, dict[str, object]] = {
+        "fluorescence": {"planes": 2, "times": 2, "packed": True},
+        "colour": {"channels": 1, "rgb": True, "bits": 8, "modality": made.BRIGHTFIELD},
+        "float": {"floats": True},
+    }
+    for name, variant in variants.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        path = made.write_nikon_nd2(folder, **variant)
+        (done,) = convert([path], folder / "out", ConvertOptions(verify=True))
+        datasets = [pydicom.dcmread(file, stop_before_pixels=True) for file in done.files]
+        first = next(one for one in datasets if one.ImageType[3] == "NONE")
+        assert first.ManufacturerModelName == "Nikon Ti2"
+        assert first.BitsStored == {"fluorescence": 12, "colour": 8, "float": 16}[name]
+        assert len(datasets) == {"fluorescence": 4, "colour": 2, "float": 2}[name]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import pydicom
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.encaps import generate_frames
+from pydicom.uid import JPEGBaseline8Bit
 from pylibCZIrw import czi as pyczi
 
+from converters.convert import ConvertOptions, convert
 from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression, UnsupportedPixels
 from converters.registry import open_slide
 from converters.slide import Illumination, Level, PixelTiles, Role, Scene, TileMap
@@ -70,6 +74,20 @@ def vendors(
             plane={"C": 0, "Z": 0, "T": 0, **plane}, scene=scene, zoom=zoom, background_pixel=background
         )
     return pixels[..., ::-1] if colour else pixels
+
+
+def written(folder: Path, name: str = "level-0.dcm") -> NDArray[np.generic]:
+    """The first plane of a converted level, decoded by a library that we do not encode with."""
+    (path,) = folder.rglob(name)
+    dataset = pydicom.dcmread(path)
+    frames = [
+        imagecodecs.jpeg2k_decode(frame)
+        for frame in generate_frames(dataset.PixelData, number_of_frames=int(dataset.NumberOfFrames))
+    ]
+    across = -(-dataset.TotalPixelMatrixColumns // dataset.Columns)
+    down = -(-dataset.TotalPixelMatrixRows // dataset.Rows)
+    rows = [np.concatenate(frames[row * across : (row + 1) * across], axis=1) for row in range(down)]
+    return np.concatenate(rows)[: dataset.TotalPixelMatrixRows, : dataset.TotalPixelMatrixColumns]
 
 
 def only(path: Path) -> Scene:
@@ -384,6 +402,22 @@ def test_xml_with_entities_is_refused(tmp_path: Path) -> None:
     bomb = '<!DOCTYPE a [<!ENTITY a "aaaaaaaa">]><ImageDocument><Metadata>&a;</Metadata></ImageDocument>'
     with pytest.raises(DamagedSlide, match=r"^the metadata XML is damaged$"):
         open_slide(writer.save(tmp_path / "a.czi", bomb))
+
+
+def test_what_is_written_decodes_to_what_was_scanned(tmp_path: Path) -> None:
+    path = made.write_mosaic(tmp_path)
+    convert([path], tmp_path / "out", ConvertOptions(verify=True))
+    assert np.array_equal(written(tmp_path / "out"), vendors(path, scene=0))
+
+
+def test_a_whole_slide_becomes_dicom_and_passes_the_proof(tmp_path: Path) -> None:
+    (done,) = convert([made.write_slide(tmp_path)], tmp_path / "out", ConvertOptions(verify=True))
+    names = {file.name for file in done.files}
+    assert {"level-0.dcm", "scene-1-level-0.dcm", "label.dcm", "overview.dcm", "thumbnail.dcm"} <= names
+    datasets = {file.name: pydicom.dcmread(file, stop_before_pixels=True) for file in done.files}
+    assert datasets["level-0.dcm"].file_meta.TransferSyntaxUID == JPEGBaseline8Bit
+    assert datasets["level-0.dcm"].PyramidUID != datasets["scene-1-level-0.dcm"].PyramidUID
+    assert datasets["label.dcm"].BarcodeValue == "S24-1234 A1"
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -186,6 +186,11 @@ def write_slide(
     return writer.save(folder / "slide.czi", xml)
 
 
+def write_jpeg_xr(folder: Path) -> Path:
+    """:func:`write_slide` of JPEG XR, without the attachments."""
+    return write_slide(folder, compression=JPEG_XR, attachments=False)
+
+
 def write_channels(
     folder: Path, *, times: int = 1, colour: bool = False, spacing_z_um: float | None = 2.0
 ) -> Path:
