@@ -4,6 +4,7 @@
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,14 +85,18 @@ def convert(
     out_dir: Path,
     options: ConvertOptions | None = None,
     progress: Progress | None = None,
+    workshop: Workshop | None = None,
 ) -> list[Converted]:
     """Each slide into its own folder ``out_dir/<file name without ending>``.
 
-    All or nothing per slide, one after another. Raises ConversionError (TargetExists,
+    All or nothing per slide, one after another, worked on in ``workshop`` (one of its own
+    by default). Raises ConversionError (TargetExists,
     UnreadableSlide, …) at the first slide that fails; earlier ones stay written.
     """
     options = options or ConvertOptions()
-    with Workshop(options.limits) as workshop:
+    with ExitStack() as stack:
+        if workshop is None:
+            workshop = stack.enter_context(Workshop(options.limits))
         return [_convert(path, out_dir / path.stem, options, workshop, progress) for path in paths]
 
 

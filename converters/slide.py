@@ -16,7 +16,7 @@ scanner left out are computed by the writer.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -47,11 +47,17 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PixelType:
-    """The samples of a pixel (PS3.3 C.7.6.3)."""
+    """The samples of a pixel (PS3.3 C.7.6.3). ``bits_stored`` is what the scanner's camera
+    fills of them."""
 
     samples_per_pixel: int = 3
     bits_allocated: int = 8
     bits_stored: int = 8
+
+    @property
+    def as_stored(self) -> "PixelType":
+        """As a whole slide image holds them: Bits Stored is 8 or 16 there (PS3.3 C.8.12.4)."""
+        return replace(self, bits_stored=self.bits_allocated)
 
 
 @dataclass(frozen=True, slots=True)

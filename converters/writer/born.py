@@ -260,7 +260,7 @@ def _level(context: _Context, one: PlannedLevel, frames: Recomposed | None, numb
         columns=one.columns,
         frame=(level.tile_rows, level.tile_columns),
         number_of_frames=len(kept),
-        pixel_type=level.pixel_type,
+        pixel_type=level.pixel_type.as_stored,
         photometric=colours,
         pixel_spacing_mm=_spacing(context, one),
         lossy_steps=_lossy_steps(one, absent, pixel_bytes, own_loss),

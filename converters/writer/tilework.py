@@ -134,7 +134,7 @@ class TileWork:
         return self._slide.scenes[scene].levels[level]
 
     def _encode(self, scene: int, level: int, pixels: NDArray[Any], coding: FrameCoding) -> bytes:
-        bits = self._level(scene, level).pixel_type.bits_stored
+        bits = self._level(scene, level).pixel_type.bits_allocated
         return encode(pixels, coding.transfer_syntax_uid, coding.quality or 85, bits_stored=bits)
 
     def _bytes(self, tiles: TileMap | GatherMap, index: int) -> bytes:

@@ -57,7 +57,8 @@ def ingest_path(
 
     The main file of a slide of several takes the others along. ``progress`` is called
     with 0 to 1. The files themselves are left as they are. ``converter`` is kept for
-    further slides; without one, one of its own is made. Raises ArchiveError (SourceChanged
+    further slides; without one, one of its own is made. ``metadata`` is what people know
+    of a scanner's slide. Raises ArchiveError (SourceChanged
     when a file changed while it was copied) and the refusals of ``converters``; nothing
     is half-stored then.
     """
@@ -110,7 +111,8 @@ def ingest_file(
         made = stack.enter_context(made_folder(spool, digest))
         new = new_slide(
             opened, look, copies, converter=converter, secret=secret, scratch=made, adopt=archive.adopt,
-            metadata=metadata, progress=lambda done, total: report(_COPIED + (1 - _COPIED) * 0.9 * done / max(1, total)),
+            metadata=metadata,
+            progress=lambda done, total: report(_COPIED + (1 - _COPIED) * 0.9 * done / max(1, total)),
         )  # fmt: skip
         stored = archive.store_slide(new, principal=principal, scope=scope, sender=sender)
         return Ingested(digest, stored, files)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from gateway.ingest.completeness import why_incomplete
-from tests.support.slides.mrxs import write_mrxs
 from tests.support.instances import make_instance
 from tests.support.make_slide import make_svs
 from tests.support.require import require_data
+from tests.support.slides.mrxs import write_mrxs
 
 
 @pytest.fixture(scope="module")
