@@ -111,13 +111,13 @@ def _built(files: OmeFiles, document: OmeDocument) -> Slide:
         raise DamagedSlide("the OME-XML has no image")
     volumes = [image for image, role in zip(document.images, roles, strict=True) if role is Role.VOLUME]
     scenes: list[Scene] = []
-    identifiers: dict[OpticalPath, str] = {}
+    identifiers: dict[tuple[int, OpticalPath], str] = {}
     cache = SegmentCache()
     for image in volumes:
         for scene in _scenes(image, files, cache, findings):
             paths = tuple(
-                replace(path, identifier=identifiers.setdefault(path, str(len(identifiers) + 1)))
-                for path in scene.optical_paths
+                replace(path, identifier=identifiers.setdefault((place, path), str(len(identifiers) + 1)))
+                for place, path in enumerate(scene.optical_paths)
             )
             acquired = scene.acquired if scene.acquired != volumes[0].acquired else None
             scenes.append(replace(scene, index=len(scenes), optical_paths=paths, acquired=acquired))

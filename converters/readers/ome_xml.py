@@ -10,7 +10,7 @@ Source: the OME data model and file formats, 2016-06 (ome-model.readthedocs.io).
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from xml.etree.ElementTree import Element
 
@@ -199,7 +199,7 @@ def _channels(pixels: Element, size_c: int) -> tuple[OmeChannel, ...]:
         # files of early writers leave SamplesPerPixel, or channels, out
         if len(samples) == 1 and size_c % len(found) == 0:
             spread = size_c // len(found)
-            return tuple(OmeChannel(channel.name, spread) for channel in found)
+            return tuple(replace(channel, samples=spread) for channel in found)
         raise DamagedSlide("the channels of the OME-XML do not add up to SizeC")
     return tuple(found)
 

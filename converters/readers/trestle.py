@@ -7,7 +7,7 @@ Every page is a level, finest first. Traps:
   libraries write for want of a value, is not believed.)
 - OverlapsXY in the description lists, for each level, by how many pixels neighbouring
   tiles overlap (X, Y). Such levels must be stitched: tiles are laid one on the other, the
-  upper and left one on top, as OpenSlide does.
+  lower and right one on top, as OpenSlide does.
 - What each tile's overlap really is stands in ".tif-Nb" files beside the slide, whose form
   is not public: the standard overlaps are used, and a finding says so.
 - The macro is the JPEG of the same name ending in ".Full"; many archives have lost it.
@@ -203,8 +203,8 @@ def _stitched(
         ends = (min(top + tile[0], size[0]), min(left + tile[1], size[1]))
         rows = _touching(top, ends[0], step[0], segments.segment_rows, segments.down)
         columns = _touching(left, ends[1], step[1], segments.segment_columns, segments.across)
-        for row in reversed(rows):
-            for column in reversed(columns):
+        for row in rows:
+            for column in columns:
                 pixels = segments.segment(0, row, column)
                 if pixels is None:
                     continue
