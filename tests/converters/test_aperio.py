@@ -5,14 +5,20 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import tifffile
+from PIL import Image
 
+from converters.codecs import decode
+from converters.convert import ConvertOptions, convert
 from converters.errors import DamagedSlide, UnreadableSlide, UnsupportedCompression
 from converters.readers.aperio_description import parse_description
 from converters.registry import open_slide, readers
 from converters.slide import Role
-from tests.support.make_slide import make_svs
+from gateway.demo.svs import JPEG2000_YCBCR, Pixels, Scan, SvsWriter, TileFormat
+from tests.support.converted import jpeg2000_of_components
+from tests.support.make_slide import JPEG, JPEG2000_RGB, make_svs, picture, shrink
 from tests.support.require import require_data
 
 
@@ -98,6 +104,79 @@ def test_levels_without_description_are_levels_all_the_same(tmp_path: Path) -> N
 def test_an_absent_tile_has_no_bytes(tmp_path: Path) -> None:
     with open_slide(make_svs(tmp_path / "a.svs", missing_tiles=(3, 5))) as slide:
         assert np.flatnonzero(slide.scenes[0].levels[0].tiles.absent).tolist() == [3, 5]
+
+
+def ycbcr_422(rgb: Pixels) -> bytes:
+    """A tile as Aperio's 33003 has it: chroma at every second column."""
+    y, cb, cr = (np.asarray(band) for band in Image.fromarray(rgb).convert("YCbCr").split())
+    return jpeg2000_of_components([y, cb[:, ::2], cr[:, ::2]], *rgb.shape[:2])
+
+
+def written_frames(path: Path, samples: int = 3) -> list[Pixels]:
+    """Frames of a DICOM file, decoded by our codecs to RGB."""
+    instance = pydicom.dcmread(path)
+    frames = pydicom.encaps.generate_frames(
+        instance.PixelData, number_of_frames=int(instance.get("NumberOfFrames", 1))
+    )
+    return [
+        decode(
+            frame, instance.file_meta.TransferSyntaxUID, instance.Rows, instance.Columns, samples, 8,
+            instance.PhotometricInterpretation,
+        )
+        for frame in frames
+    ]  # fmt: skip
+
+
+def test_ycbcr_422_with_a_zero_length_tile_and_an_undescribed_level_converts(tmp_path: Path) -> None:
+    """33003 with halved chroma, a tile that was not scanned, GT450's empty descriptions."""
+    tile, base = 128, picture(256, 384)
+    coarse = shrink(base, 2)
+    form = TileFormat(JPEG2000_YCBCR)
+    places = [(top, left) for top in (0, tile) for left in (0, tile, 2 * tile)]
+    tiles = [ycbcr_422(base[top : top + tile, left : left + tile]) for top, left in places]
+    whole = np.pad(coarse, ((0, 0), (0, 2 * tile - coarse.shape[1]), (0, 0)), mode="edge")
+    path = tmp_path / "a.svs"
+    with SvsWriter(path, Scan()) as svs:
+        svs.level(256, 384, tile, form, [*tiles[:4], b"", tiles[5]])
+        halves = [ycbcr_422(whole[:, :tile]), ycbcr_422(whole[:, tile:])]
+        svs.level(128, 192, tile, form, halves, describe=False)
+    with open_slide(path) as slide:
+        fine, reduced = slide.scenes[0].levels
+        assert fine.container_rgb is False
+        assert np.flatnonzero(fine.tiles.absent).tolist() == [4]
+        assert (reduced.rows, reduced.columns, reduced.downsample) == (128, 192, 2.0)
+    (converted,) = convert([path], tmp_path / "out", ConvertOptions(verify=True))
+    frames = written_frames(converted.folder / "level-0.dcm")
+    assert np.all(frames[4] == 255)
+    for number in (0, 1, 2, 3, 5):
+        top, left = places[number]
+        difference = np.abs(frames[number].astype(int) - base[top : top + tile, left : left + tile])
+        assert difference.mean() < 2
+    assert (
+        np.abs(written_frames(converted.folder / "level-1.dcm")[0].astype(int) - whole[:, :tile]).mean() < 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("compression", "photometric", "subsampling"),
+    [(JPEG, "RGB", "444"), (JPEG, "YCBCR", "422"), (JPEG, "YCBCR", "420"), (JPEG2000_RGB, "RGB", "444")],
+)
+def test_gt450_like_slides_with_zero_length_tiles_are_copied_and_proven(
+    tmp_path: Path, compression: int, photometric: str, subsampling: str
+) -> None:
+    """Coarser levels without description; tiles 3 and 11 of the finest never scanned."""
+    path = make_svs(
+        tmp_path / "a.svs", compression=compression, photometric=photometric, subsampling=subsampling,
+        missing_tiles=(3, 11), describe_levels=False, levels=(1, 4),
+    )  # fmt: skip
+    (converted,) = convert([path], tmp_path / "out", ConvertOptions(verify=True))
+    assert converted.verified_tiles >= 12 - 2 + 1
+    assert all(one.born for one in converted.instances if one.role is Role.VOLUME)
+    frames = written_frames(converted.folder / "level-0.dcm")
+    base = picture(700, 900)
+    assert np.all(frames[3] >= 254)
+    assert np.abs(frames[5].astype(int) - base[256:512, 256:512]).mean() < 4
+    assert pydicom.dcmread(converted.folder / "level-1.dcm").TotalPixelMatrixColumns == 225
 
 
 def test_tiles_beyond_the_end_of_the_file_are_found_at_once(tmp_path: Path) -> None:
