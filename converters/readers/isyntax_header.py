@@ -65,7 +65,9 @@ class Header:
         for attribute in parent.iter("Attribute"):
             number = (attribute.text or "").strip()
             if attribute.get("Name") == name and number.isdigit() and int(number) < len(self.blobs):
-                data = base64_bytes(self.blobs[int(number)].decode("ascii", "replace"))
+                text = "".join(self.blobs[int(number)].decode("ascii", "replace").split())
+                # libisyntax has met a "/" too many at the end
+                data = base64_bytes(text[:-1] if len(text) % 4 == 1 and text[-1] == "/" else text)
                 if data is None:
                     raise DamagedSlide(f"{name} in the header is not base64")
                 return data

@@ -9,7 +9,7 @@ more for each finer one.
 
 Blocks that were not scanned are not listed. Version 1 lists places in the header and
 byte ranges in the seek table, in the grid's order (colours, scales from the finest with
-the low band last, rows, columns), or both in the header.
+the low band last, rows, columns), or both in the header. Version 2 lists clusters.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.errors import DamagedSlide, UnsupportedCompression, UnsupportedPixels
+from converters.readers.isyntax_clusters import Listed, listed_in_clusters
 from converters.readers.isyntax_header import Header, objects, ranges, texts
 from converters.slide import Offsets
 
@@ -35,7 +36,7 @@ VERSIONS = {"16": 1, "19": 2}
 COLOURS = 3
 
 _TAG = [("tag", "<u2", 2), ("bytes", "<u4")]
-_PLACE = [("sequence", _TAG), ("place_tag", _TAG), ("place", "<u4", 5)]
+_PLACE = [("sequence", _TAG), ("place_tag", _TAG), ("place", "<i4", 5)]
 _RANGE = [("offset_tag", _TAG), ("offset", "<u8"), ("length_tag", _TAG), ("length", "<u8")]
 _TEMPLATE = [("template_tag", _TAG), ("template", "<u4")]
 _PARTIAL = np.dtype([*_PLACE, *_TEMPLATE])
@@ -119,28 +120,39 @@ def layout(header: Header, path: Path, size_bytes: int) -> Layout:
     if COLOURS * grid.before[-1] > MAX_BLOCKS:
         raise DamagedSlide(f"the image has more than {MAX_BLOCKS} codeblocks")
     table = header.blob(header.wsi, "UFS_IMAGE_BLOCK_HEADER_TABLE")
-    if table is None:
-        if header.blob(header.wsi, "UFS_IMAGE_CLUSTER_HEADER_TABLE") is not None:
-            raise UnsupportedPixels("iSyntax version 2 (clusters of codeblocks) is not read")
-        raise DamagedSlide("the header has no table of codeblocks")
-    entries = _entries(table)
-    places = _places(grid, entries["place"].astype(np.int64))
     count = COLOURS * grid.before[-1]
-    listed = np.zeros(count, np.bool_)
+    if table is None:
+        clusters = header.blob(header.wsi, "UFS_IMAGE_CLUSTER_HEADER_TABLE")
+        if clusters is None:
+            raise DamagedSlide("the header has no table of codeblocks")
+        found = listed_in_clusters(header.wsi, clusters)
+        places = _places(grid, found.places)
+        listed = _listed(grid, places)
+    else:
+        entries = _entries(table)
+        places = _places(grid, entries["place"].astype(np.int64))
+        listed = _listed(grid, places)
+        where = entries if entries.dtype == _FULL else _seek_table(path, header.end, count)[places]
+        if (where["offset_tag"]["tag"] != _DATA_OFFSET).any():
+            raise DamagedSlide("the table of codeblocks is damaged")
+        found = Listed(places, where["offset"], where["length"])
+    offsets, lengths = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
+    offsets[places], lengths[places] = found.offsets, found.lengths
+    _check(offsets, lengths, size_bytes, edge)
+    return Layout(grid, version, offsets, lengths, listed)
+
+
+def _listed(grid: Grid, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where a block is. Raises DamagedSlide unless tiles are whole, and listed once."""
+    listed = np.zeros(COLOURS * grid.before[-1], np.bool_)
     listed[places] = True
     if int(listed.sum()) != len(places):
         raise DamagedSlide("a codeblock is listed twice")
     by_colour = listed.reshape(COLOURS, -1)
-    top = slice(grid.before[-3], grid.before[-2]), slice(grid.before[-2], grid.before[-1])
-    if not (by_colour == by_colour[0]).all() or not (by_colour[0, top[0]] == by_colour[0, top[1]]).all():
+    high, low = by_colour[0, grid.before[-3] : grid.before[-2]], by_colour[0, grid.before[-2] :]
+    if not (by_colour == by_colour[0]).all() or not np.array_equal(high, low):
         raise DamagedSlide("a tile lacks one of its codeblocks")
-    ranges_of = entries if entries.dtype == _FULL else _seek_table(path, header.end, count)[places]
-    if (ranges_of["offset_tag"]["tag"] != _DATA_OFFSET).any():
-        raise DamagedSlide("the table of codeblocks is damaged")
-    offsets, lengths = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
-    offsets[places], lengths[places] = ranges_of["offset"], ranges_of["length"]
-    _check(offsets, lengths, size_bytes, edge)
-    return Layout(grid, version, offsets, lengths, listed)
+    return listed
 
 
 def _templates(header: Header) -> tuple[int, int]:
@@ -199,7 +211,7 @@ def _entries(table: bytes) -> NDArray[np.void]:
 def _places(grid: Grid, places: NDArray[np.int64]) -> NDArray[np.int64]:
     """Index of each block from its coordinates (x, y, colour, scale, coefficient: 0 low, 1 high)."""
     x, y, colour, scale, high = places.T
-    if (colour >= COLOURS).any() or (scale >= grid.levels).any() or (high > 1).any():
+    if (places[:, 2:] < 0).any() or (places[:, 2:] >= (COLOURS, grid.levels, 2)).any():
         raise DamagedSlide("a codeblock lies off the grid")
     low = high == 0
     if (low & (scale != grid.levels - 1)).any():

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Philips iSyntax: an XML header, then wavelet coefficients in codeblocks (version 1).
+"""Philips iSyntax: an XML header, then wavelet coefficients in codeblocks.
 
 - The levels are what the wavelet leaves, not averages: coarse levels are sharper than
   others', and may overshoot. The grid of tiles does not begin with the picture.
 - Lossy or not is stated; the scanner's usual setting is lossy ("Quality=2").
 - Label and macro are JPEG files in base64 in the header. The barcode is base64.
 - The magnification is not stated, nor the place on the glass in slide coordinates.
-- Version 2 (data model 100 and up, clusters of codeblocks) is refused.
+- Version 2 (data model 100 and up) lists its codeblocks in clusters.
 
 Sources: libisyntax (BSD-2), https://github.com/amspath/libisyntax; the iSyntax parsers
 of large_image and of others; Philips TIFF, whose description is the same tree.

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydicom
@@ -23,10 +23,11 @@ from converters.errors import (
     DamagedSlide,
     MissingLibrary,
     UnsupportedCompression,
-    UnsupportedPixels,
 )
 from converters.probe import Probe
+from converters.readers.isyntax_clusters import listed_in_clusters
 from converters.readers.isyntax_codeblocks import CodeblockDecoder
+from converters.readers.isyntax_header import read_header
 from converters.readers.isyntax_layout import Grid
 from converters.readers.philips_isyntax import PhilipsIsyntaxReader
 from converters.registry import open_slide
@@ -113,10 +114,12 @@ def test_coarse_levels_lie_where_averages_of_the_finest_would(tmp_path: Path) ->
                 assert right * 2 < difference(shifted, mean)
 
 
-@pytest.mark.parametrize("compressor", [1, 2])
-def test_pyisyntax_reads_the_same_slide(tmp_path: Path, compressor: int) -> None:
+@pytest.mark.parametrize(("compressor", "table"), [(1, "seek"), (2, "seek"), (2, "clusters")])
+def test_pyisyntax_reads_the_same_slide(
+    tmp_path: Path, compressor: int, table: Literal["seek", "clusters"]
+) -> None:
     """Another's whole reader; its build halves chroma towards zero: up to two grey levels."""
-    path = write_isyntax(tmp_path, compressor=compressor)
+    path = write_isyntax(tmp_path, compressor=compressor, table=table)
     with ISyntax.open(path) as peer:
         assert peer.level_dimensions == [(1500, 1200), (750, 600), (375, 300), (187, 150)]
         assert peer.barcode == BARCODE
@@ -248,11 +251,15 @@ def test_a_time_that_is_none_is_a_finding(tmp_path: Path) -> None:
         assert slide.findings == ("the time of scanning is not stated",)
 
 
-def test_a_header_may_end_in_zeros_and_hold_ranges_itself(tmp_path: Path) -> None:
-    """Some files have zeros before EOT; some list byte ranges beside places."""
-    path = write_small(tmp_path, ranges_in_header=True, zeros=500)
-    with open_slide(path) as slide:
-        assert np.array_equal(level_pixels(slide, slide.scenes[0].levels[0]), SMALL)
+@pytest.mark.parametrize("levels", [3, 4])
+@pytest.mark.parametrize("table", ["seek", "header", "clusters"])
+def test_pixels_are_found_wherever_byte_ranges_stand(
+    tmp_path: Path, table: Literal["seek", "header", "clusters"], levels: int
+) -> None:
+    """Version 2 lists blocks in clusters; some files have zeros before EOT."""
+    with open_slide(write_small(tmp_path, table=table, levels=levels, zeros=500)) as slide:
+        for level, pixels in zip(slide.scenes[0].levels, expected_levels(SMALL, levels), strict=True):
+            assert np.array_equal(level_pixels(slide, level), pixels)
 
 
 def test_a_philips_tiff_and_other_xml_are_not_claimed(tmp_path: Path) -> None:
@@ -369,15 +376,31 @@ def test_without_the_library_the_refusal_names_the_pip_line(
         open_slide(path)
 
 
-def test_other_codeblocks_and_clusters_are_refused_by_name(tmp_path: Path) -> None:
+def test_codeblocks_of_another_method_are_refused(tmp_path: Path) -> None:
     path = write_small(tmp_path)
     data = path.read_bytes()
     path.write_bytes(data.replace(b'PMSVR="IString">16</Attribute>', b'PMSVR="IString">99</Attribute>'))
     with pytest.raises(UnsupportedCompression, match="codeblocks"):
         open_slide(path)
-    path.write_bytes(data.replace(b"UFS_IMAGE_BLOCK_HEADER_TABLE", b"UFS_IMAGE_CLUSTER_HEADER_TABLE"))
-    with pytest.raises(UnsupportedPixels, match="version 2"):
-        open_slide(path)
+
+
+def test_a_damaged_table_of_clusters_is_refused(tmp_path: Path) -> None:
+    sound = read_header(write_small(tmp_path, table="clusters"))
+    table = sound.blob(sound.wsi, "UFS_IMAGE_CLUSTER_HEADER_TABLE")
+    assert table is not None
+    assert len(listed_in_clusters(sound.wsi, table).places) == 66
+    rng, refused = random.Random(6), 0
+    for number in range(200):
+        data = bytearray(table)
+        if number % 2:
+            del data[rng.randrange(len(data)) :]
+        else:
+            data[rng.randrange(60)] ^= 1 << rng.randrange(8)
+        try:
+            listed_in_clusters(sound.wsi, bytes(data))
+        except DamagedSlide:
+            refused += 1
+    assert refused > 120
 
 
 def test_a_barcode_that_is_no_base64_is_taken_as_it_stands(tmp_path: Path) -> None:
@@ -385,3 +408,14 @@ def test_a_barcode_that_is_no_base64_is_taken_as_it_stands(tmp_path: Path) -> No
     replaced(path, base64.b64encode(BARCODE.encode()), b"S26 0815 (no 64)")
     with open_slide(path) as slide:
         assert slide.scan.barcode == "S26 0815 (no 64)"
+
+
+def test_a_slash_too_many_behind_base64_does_no_harm(tmp_path: Path) -> None:
+    path, jpeg = write_small(tmp_path), associated_jpeg("LABELIMAGE", (300, 320))
+    replaced(path, b"Operator ID", b"Operator I")  # offsets stay as they are
+    encoded = base64.b64encode(jpeg)
+    replaced(path, encoded + b"<", encoded + b"/<")
+    with open_slide(path) as slide:
+        label = slide.associated_image(Role.LABEL)
+        assert label is not None
+        assert label.codestream == jpeg

@@ -46,8 +46,14 @@ _TAGS = {
     "UFS_IMAGE_DIMENSION_RANGES": (0x301D, 0x200A, "IDataObjectArray"),
     "UFS_IMAGE_DIMENSION_RANGE": (0x301D, 0x200B, "IUInt32Array"),
     "UFS_IMAGE_DIMENSIONS_IN_BLOCK": (0x301D, 0x200C, "IUInt16Array"),
+    "UFS_IMAGE_BLOCK_HEADERS": (0x301D, 0x200D, "IDataObjectArray"),
+    "UFS_IMAGE_BLOCK_COORDINATE": (0x301D, 0x200E, "IUInt32Array"),
     "UFS_IMAGE_BLOCK_COMPRESSION_METHOD": (0x301D, 0x200F, "IString"),
+    "UFS_IMAGE_BLOCK_HEADER_TEMPLATE_ID": (0x301D, 0x2012, "IUInt32"),
     "UFS_IMAGE_BLOCK_HEADER_TABLE": (0x301D, 0x2014, "IString"),
+    "UFS_IMAGE_CLUSTER_HEADER_TEMPLATES": (0x301D, 0x2016, "IDataObjectArray"),
+    "UFS_IMAGE_CLUSTER_HEADER_TABLE": (0x301D, 0x201F, "IString"),
+    "UFS_IMAGE_DIMENSIONS_IN_CLUSTER": (0x301D, 0x2021, "IUInt16Array"),
 }
 
 
@@ -75,3 +81,10 @@ def _attribute(pair: tuple[str, "str | Sequence[DataObject]"]) -> str:
         )  # libisyntax needs the line breaks
     tag = f'Name="{name}" Group="0x{group:04X}" Element="0x{element:04X}" PMSVR="{kind}"'
     return f"<Attribute {tag}>{text}</Attribute>\n"
+
+
+def dimension_ranges(*ranges: tuple[int, int, int]) -> tuple[str, list[DataObject]]:
+    return "UFS_IMAGE_DIMENSION_RANGES", [
+        DataObject("UFSImageDimensionRange", [("UFS_IMAGE_DIMENSION_RANGE", f"{start} {step} {end}")])
+        for start, step, end in ranges
+    ]
