@@ -32,7 +32,7 @@ class FrameForm:
     channels: int
     samples: int
     kind: str  # "u1", "<u2" or "<f4"
-    bits: int  # in use
+    bits: int  # in use: what colours of 16 are reduced by
     packed: bool
 
     @property
@@ -43,12 +43,6 @@ class FrameForm:
     def stored_kind(self) -> str:
         """Of the samples that tiles are given in."""
         return "u1" if self.kind == "u1" or self.samples == 3 else "u2"
-
-    @property
-    def stored_bits(self) -> int:
-        if self.stored_kind == "u1":
-            return 8
-        return 16 if self.kind == "<f4" else self.bits
 
 
 class Frames:
@@ -141,10 +135,9 @@ def converter(form: FrameForm, mapping: RealWorldMapping | None) -> Callable[[ND
             return mapped
         if form.kind == "u1":
             return samples.astype(np.uint8, copy=False)
-        if form.bits < 16 and samples.size and int(samples.max()) >> form.bits:
-            raise DamagedSlide(f"a sample needs more than the {form.bits} bits that the file states")
         if form.samples == 3:
-            return (samples.astype(np.uint16) >> (form.bits - 8)).astype(np.uint8)
+            reduced: Pixels = np.minimum(samples.astype(np.uint16) >> (form.bits - 8), 255).astype(np.uint8)
+            return reduced
         return samples.astype(np.uint16, copy=False)
 
     return of

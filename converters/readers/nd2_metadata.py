@@ -162,6 +162,7 @@ def scan_of(told: Told) -> Scan:
     names = ("SWNameString", "VersionString")
     software = " ".join(str(told.application[key]) for key in names if told.application.get(key))
     properties = {f"text.{key.lower()}": text for key, text in told.texts.items()}
+    properties["image.bitspercomponentsignificant"] = str(told.attributes.bitsPerComponentSignificant)
     for prefix, part in (("camera", camera), ("device", device), ("application", told.application)):
         for key, value in part.items():
             if isinstance(value, (str, int, float)) and value not in ("", -1):

@@ -10,6 +10,8 @@ real files do:
 - Frames are raw, or packed by zlib, with the channels side by side: DICOM has no such tiles, so
   they are encoded anew. Version 1, and "lossy", is JPEG 2000 inside: not read.
 - Times of the whole file are Julian days in UTC. The text's date is in local words and no zone.
+- Cameras use 12 or 14 of 16 bits. Bits Stored of a whole slide image is 8 or 16 (PS3.3 C.8.12.4),
+  so it is 16; how many are in use stands among the properties.
 - The stage's coordinates have no known relation to the glass: no origin.
 
 Sources: the nd2 package (BSD), whose names of fields are Nikon's own; real files.
@@ -219,6 +221,7 @@ def _level(
     count = prod(grid)
     if count > MAX_TILES:
         raise DamagedSlide(f"a scene of more than {MAX_TILES} tiles")
+    bits = 8 if form.stored_kind == "u1" else 16
     background = 255 if form.samples == 3 else 0
     converters = [converter(form, path.real_world) for path in paths]
     missing = np.zeros(grid, np.bool_)
@@ -246,7 +249,7 @@ def _level(
             size_bytes=sum(frames.places[number][1] for number in stack if number in frames.places),
             missing=missing.reshape(-1),
         ),
-        pixel_type=PixelType(form.samples, 8 if form.stored_kind == "u1" else 16, form.stored_bits),
+        pixel_type=PixelType(form.samples, bits, bits),
         pixel_spacing_mm=spacing_mm(told),
         optical_paths=form.channels,
         focal_planes=len(stack),
