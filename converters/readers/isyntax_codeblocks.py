@@ -5,7 +5,7 @@ pyisyntax.
 Only libisyntax's decoder of codeblocks is called, not what pyisyntax offers. As
 released, pyisyntax 0.1.7 halves chroma towards zero and lets dark pixels wrap around to
 bright ones, puts coarse levels off by nearly a pixel, believes every offset in the
-header, and fills blocks that it cannot decode with grey. The decoder believes its input
+header, and takes zeros for blocks that it cannot decode. The decoder believes its input
 too, so heads are checked here; what it says of a block on standard output is listened to,
 since it returns nothing of it. Neither is a public interface: a known block is decoded
 first.
