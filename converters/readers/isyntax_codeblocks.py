@@ -141,7 +141,7 @@ class _Bits:
 
 def _check_head(data: bytes, bands: int, edge: int, version: int) -> None:
     """Raises DamagedSlide for lengths and Huffman trees that the decoder would run away with."""
-    head = data[:1024]  # as long as the longest: three masks, offsets, a tree of 256 leaves
+    head = data[:512]  # three masks, offsets and a tree of 256 leaves are shorter
     bits = _Bits(int.from_bytes(head, "little"), 8 * len(head))
     plane_bytes = edge * edge // 8
     offset_bits = 0
@@ -158,13 +158,21 @@ def _check_head(data: bytes, bands: int, edge: int, version: int) -> None:
     if not good or not 1 <= bits.take(8) <= MAX_COUNTER_BITS:
         raise DamagedSlide("a codeblock is damaged")
     bits.take(offset_bits)
-    open_forks, leaves = [0], 0
-    while open_forks:
-        depth = open_forks.pop()
-        if bits.take(1):
-            bits.take(8)
+    _check_tree(bits.value, bits.left)
+
+
+def _check_tree(value: int, left: int) -> None:
+    """0 is a fork, 1 a leaf and its symbol of 8 bits."""
+    depths, leaves = [0], 0
+    while depths:
+        depth = depths.pop()
+        if value & 1:
+            value >>= 9
+            left -= 9
             leaves += 1
         else:
-            open_forks += (depth + 1, depth + 1)
-        if depth > MAX_CODE_BITS or leaves > 256:
+            value >>= 1
+            left -= 1
+            depths += (depth + 1, depth + 1)
+        if depth > MAX_CODE_BITS or leaves > 256 or left < 0:
             raise DamagedSlide("a codeblock is damaged")
