@@ -315,16 +315,40 @@ def test_intervals_that_make_no_tiles_are_decoded(tmp_path: Path) -> None:
 
 
 def test_intervals_longer_than_a_jpeg_is_wide_are_decoded_folded(tmp_path: Path) -> None:
-    """Rows of 9000 units, an interval for every three rows."""
-    row = intervals(encode_jpeg(picture(24, 72), interval_columns=72))
-    jpeg = encode_jpeg(picture(24, 72))
-    one = opened(tmp_path, jpeg)
-    assert JpegRegions(one).region(0, 0, 24, 72).shape == (24, 72, 3)
-    wide = np.tile(picture(24, 80), (2, 100, 1))
-    image = opened(tmp_path, encode_jpeg(np.ascontiguousarray(wide), interval_columns=8000 * 3))
-    whole = np.asarray(Image.open(tmp_path / "level.jpg"))
-    assert np.array_equal(JpegRegions(image).region(8, 100, 32, 4000), whole[8:40, 100:4100])
-    assert len(row) == 3
+    """9009 units follow each other in an interval of nine rows: decoded as three rows of 3003."""
+    jpeg = encode_jpeg(picture(144, 8008), interval_columns=8008 * 9)
+    image = opened(tmp_path, jpeg)
+    assert image.strip == (72, 8008)
+    whole = np.asarray(Image.open(io.BytesIO(jpeg)))
+    assert np.array_equal(JpegRegions(image).region(60, 100, 40, 7000), whole[60:100, 100:7100])
+
+
+def test_planes_with_other_tables_keep_their_own(tmp_path: Path) -> None:
+    images = []
+    for quality in (60, 95):
+        folder = tmp_path / str(quality)
+        folder.mkdir()
+        jpeg = encode_jpeg(picture(600, 512), interval_columns=512, quality=quality)
+        images.append(opened(folder, jpeg))
+    tiles = mosaic_tiles([Mosaic(((image,),)) for image in images]).tiles
+    assert isinstance(tiles, GatherMap)
+    for image, first in zip(images, (0, 2), strict=True):
+        piece = int(tiles.index[first])
+        head = tiles.literals[int(tiles.offsets[piece]) :][: int(tiles.lengths[piece])]
+        assert head == image.head.resized(512, 512)
+
+
+def test_markers_out_of_their_order_are_not_followed(tmp_path: Path) -> None:
+    """Where they are stated, and where they are searched for."""
+    jpeg = bytearray(encode_jpeg(picture(80, 512), interval_columns=512))
+    begins = np.array(starts(jpeg), np.uint64)
+    jpeg[int(begins[4]) - 1] = 0xD6
+    path = tmp_path / "level.jpg"
+    path.write_bytes(jpeg)
+    with path.open("rb") as file:
+        for stated in (begins, None):
+            with pytest.raises(DamagedSlide, match=r"^the JPEG has not the 10 restart intervals"):
+                open_image(file.fileno(), 0, 0, len(jpeg), what="the JPEG", stated=stated)
 
 
 def test_a_real_frame_keeps_its_pixels(tmp_path: Path) -> None:
