@@ -134,12 +134,12 @@ def companions(path: Path) -> Sequence[str]:
 
 
 def _claiming(probe: Probe) -> type[Reader]:
-    if not probe.size_bytes:
-        raise UnreadableSlide("the file is empty")
     answers = refusals(probe)
     named = [reader for reader in readers() if answers[reader.format] is None]
     if len(named) == 1:
         return named[0]
+    if not probe.size_bytes:  # claimed by none: the stub of a slide in several files may be so
+        raise UnreadableSlide("the file is empty")
     if named:
         raise AmbiguousSlide([reader.format for reader in named])
     damaged = next((why for why in answers.values() if why and why.startswith(DAMAGED)), None)

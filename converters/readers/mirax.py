@@ -12,6 +12,9 @@ else in the folder ``name`` beside it: Slidedat.ini, Index.dat, Data0000.dat and
 - A level whose IMAGE_CONCAT_FACTOR is 0 (slides before version 1.9), or with pieces of few
   pixels, is left out with all coarser ones; they are computed as missing levels are.
 
+JPEG XR (an option of fluorescence scanners) is refused: nothing public says in which order
+its components hold the filters, and whether they are BGR or RGB.
+
 Label, overview and thumbnail as OpenSlide has them: ScanDataLayer_SlideBarcode,
 ScanDataLayer_SlideThumbnail, ScanDataLayer_SlidePreview.
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an MRXS slide says of itself: zoom levels, channels, focal planes, scanner, label."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
@@ -16,6 +17,7 @@ from converters.slide import AssociatedImage, Illumination, OpticalPath, Role, S
 FORMATS = {"JPEG": "ISO_10918_1", "PNG": "", "BMP24": ""}
 """IMAGE_FORMAT -> Lossy Image Compression Method, "" for none."""
 MAX_GRID = 1 << 15
+MAX_IMAGES = 1 << 22  # of the grid; and of pieces at any level
 MAX_IMAGE_EDGE = 8192
 MAX_ASSOCIATED_BYTES = 64 << 20
 POSITION_LAYERS = {"VIMSLIDE_POSITION_BUFFER": False, "StitchingIntensityLayer": True}
@@ -24,6 +26,7 @@ SCAN_LAYER = "Scan data layer"
 IMAGES = (
     ("ScanDataLayer_SlideBarcode", Role.LABEL),
     ("ScanDataLayer_SlideThumbnail", Role.OVERVIEW),
+    ("ScanDataLayer_WholeSlide", Role.OVERVIEW),
     ("ScanDataLayer_SlidePreview", Role.THUMBNAIL),
 )
 BARCODES = ("BARCODE", "SLIDE_BARCODE", "BARCODE_VALUE", "BARCODE_TEXT", "BARCODE_DATA")
@@ -45,6 +48,8 @@ def geometry_of(
         ini.integer("GENERAL", "IMAGENUMBER_Y", 1, MAX_GRID),
         ini.integer("GENERAL", "IMAGENUMBER_X", 1, MAX_GRID),
     )
+    if grid[0] * grid[1] > MAX_IMAGES:
+        raise DamagedSlide("Slidedat.ini announces more images than any slide has")
     divisions = ini.integer("GENERAL", "CameraImageDivisionsPerSide", 1, min(grid), default=1)
     axis = axis_of(hierarchies, "zoom")
     if axis is None:
@@ -59,6 +64,8 @@ def geometry_of(
         if zooms and (not exponent or min(zoom.rows, zoom.columns) < SMALLEST_PIECE * pieces):
             findings.append(f"zoom levels from {number} on are not read but computed")
             break
+        if math.prod(-(-edge // concat) * pieces for edge in grid) > 4 * MAX_IMAGES:
+            raise DamagedSlide("Slidedat.ini announces more images than any slide has")
         if concat > 2 * max(grid):
             if not zooms:
                 raise DamagedSlide("IMAGE_CONCAT_FACTOR in Slidedat.ini is out of range")
@@ -73,7 +80,8 @@ def _zoom(ini: Slidedat, section: str, number: int, concat: int) -> Zoom:
         raise UnsupportedCompression(_word(image_format), "the slide's images")
     overlap = tuple(ini.real(section, f"OVERLAP_{axis}") or 0.0 for axis in "XY")
     spacing = tuple(ini.real(section, f"MICROMETER_PER_PIXEL_{axis}") for axis in "YX")
-    fill = ini.integer(section, "IMAGE_FILL_COLOR_BGR", -(1 << 31), (1 << 32) - 1, default=0xFFFFFF)
+    stated = ini.real(section, "IMAGE_FILL_COLOR_BGR")
+    fill = int(stated) if stated is not None and -(1 << 31) <= stated < 1 << 32 else 0xFFFFFF
     rows = ini.integer(section, "DIGITIZER_HEIGHT", 1, MAX_IMAGE_EDGE)
     columns = ini.integer(section, "DIGITIZER_WIDTH", 1, MAX_IMAGE_EDGE)
     if not (0 <= overlap[0] < MAX_IMAGE_EDGE and 0 <= overlap[1] < MAX_IMAGE_EDGE):
@@ -175,12 +183,12 @@ def associated_images(
     others: Sequence[OtherRecord], index: Index, read: Callable[[int, int, int], bytes], findings: list[str]
 ) -> Sequence[AssociatedImage]:
     """Label, overview and thumbnail. Raises DamagedSlide, UnsupportedCompression."""
-    found = []
+    found: list[AssociatedImage] = []
     for name, role in IMAGES:
         record = next(
             (at for at, other in enumerate(others) if other.layer == SCAN_LAYER and other.name == name), None
         )
-        if record is None:
+        if record is None or any(image.role is role for image in found):
             continue
         place = index.other(record)
         if place is None:

@@ -21,7 +21,7 @@ from converters.readers.mirax_layout import Pieces
 
 Bytes = NDArray[np.uint8]
 CACHE_BYTES = 96 << 20
-MAX_PAIRS = 20_000_000
+MAX_PAIRS = 8_000_000
 STEPS = 128  # of a pixel, in interpolation
 FIXED = 256  # positions closer to a whole pixel than half of its 256th are whole
 

@@ -184,7 +184,8 @@ class Database:
         self._steps = 0
         try:
             yield from self._db.execute(sql, values)
-        except (sqlite3.Error, OverflowError, MemoryError) as error:
+        except (sqlite3.Error, OverflowError, MemoryError, UnicodeError) as error:
+            # UnicodeError: of a damaged name in a message of sqlite3's own
             raise DamagedSlide("the database is damaged") from error
 
     def _step(self) -> bool:

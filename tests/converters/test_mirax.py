@@ -283,6 +283,22 @@ def test_each_file_of_the_slide_is_named_and_missed(tmp_path: Path) -> None:
             companions(path)
 
 
+def test_a_stub_without_a_byte_is_one(tmp_path: Path) -> None:
+    path = write_mrxs(tmp_path)
+    path.write_bytes(b"")
+    with open_slide(path) as slide:
+        assert len(levels_of(slide)) == 3
+
+
+def test_a_photo_of_the_whole_glass_is_the_overview_where_there_is_no_other(tmp_path: Path) -> None:
+    path = write_mrxs(tmp_path)
+    edit(path, "ScanDataLayer_SlideThumbnail", "ScanDataLayer_WholeSlide")
+    with open_slide(path) as slide:
+        overview = slide.associated_image(Role.OVERVIEW)
+        assert overview is not None
+        assert overview.codestream.startswith(b"\xff\xd8")
+
+
 def test_a_copy_with_names_in_other_letters_is_read(tmp_path: Path) -> None:
     path = write_mrxs(tmp_path)
     (tmp_path / "scan" / "Slidedat.ini").rename(tmp_path / "scan" / "SLIDEDAT.INI")
@@ -308,6 +324,14 @@ def test_a_slidedat_that_contradicts_the_slide_is_refused(
     path = write_mrxs(tmp_path)
     edit(path, old, new)
     with pytest.raises(DamagedSlide, match=says):
+        open_slide(path)
+
+
+def test_a_grid_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    path = write_mrxs(tmp_path)
+    edit(path, "IMAGENUMBER_X = 8", "IMAGENUMBER_X = 32768")
+    edit(path, "IMAGENUMBER_Y = 6", "IMAGENUMBER_Y = 32768")
+    with pytest.raises(DamagedSlide, match="more images than any slide"):
         open_slide(path)
 
 

@@ -179,6 +179,13 @@ def test_a_view_in_a_tables_place_is_never_asked(tmp_path: Path) -> None:
         assert "slide.slideid" not in slide.scan.properties
 
 
+def test_a_damaged_name_in_sqlites_own_words_is_a_refusal(tmp_path: Path) -> None:
+    path = write_svslide(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"SVSlideDataXPO", b"SVSlide\xfbataXPO", 1))
+    with pytest.raises(DamagedSlide, match="the database is damaged"):
+        open_slide(path)
+
+
 def test_a_query_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sakura_database, "MAX_STEPS", 2)
     database = sakura_database.Database(write_svslide(tmp_path))
