@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from archive.part10.codestream import sniff
 from converters.errors import ConversionError, DamagedSlide, UnsupportedPixels
 from converters.readers.czi_metadata import CziMetadata, read_metadata_xml
-from converters.readers.czi_pixels import COMPRESSIONS, LOSSY_METHODS
+from converters.readers.czi_pixels import COMPRESSIONS, lossy_methods
 from converters.readers.czi_scenes import Samples, float_mappings, parts, whole_image
 from converters.readers.czi_segments import Attachment, Czi, read_czi
 from converters.slide import AssociatedImage, Role
@@ -99,7 +99,7 @@ def _czi(attachment: Attachment, role: Role) -> AssociatedImage:
         columns=columns,
         read=_named(draw, name),
         compression=COMPRESSIONS.get(number, str(number)),
-        lossy_method=LOSSY_METHODS.get(number, ""),
+        lossy_method="".join(lossy_methods(inner, part.finest)),
         encoded_bytes=sum(inner.pixels_at(block)[1] for block in part.finest.tolist()),
     )
 

@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 
 from archive.part10.codestream import sniff
 from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression
+from converters.readers import jpeg_xr_head
 from converters.readers.czi_segments import MAX_BLOCK_PIXELS, Czi
 from converters.slide import Pixels
 
+HEAD_BYTES = 2048
+MAX_LOOKED_AT = 2000
 CACHE_BYTES = 192 * 1024**2
 UNCOMPRESSED, JPEG, JPEG_XR, ZSTD_0, ZSTD_1 = 0, 1, 4, 5, 6
 COMPRESSIONS = {0: "none", 1: "JPEG", 2: "LZW", 4: "JPEG XR", 5: "Zstandard", 6: "Zstandard"}
@@ -85,7 +88,7 @@ def _picture(data: bytes, compression: int, shape: tuple[int, int, int]) -> NDAr
         head = sniff(data)
         size = head.rows, head.columns
     else:
-        size = _jpeg_xr_size(data)
+        size = jpeg_xr_head.size(data)
     if size != shape[:2] or size[0] * size[1] > MAX_BLOCK_PIXELS:
         raise DamagedSlide("a sub-block is not as large as the directory says")
     found: NDArray[np.generic] = (
@@ -94,17 +97,16 @@ def _picture(data: bytes, compression: int, shape: tuple[int, int, int]) -> NDAr
     return found
 
 
-def _jpeg_xr_size(data: bytes) -> tuple[int, int]:
-    """(rows, columns) from the container, a directory like TIFF's (ITU-T T.832 Annex A)."""
-    if data[:3] != b"II\xbc":
-        raise DamagedSlide("a sub-block cannot be decoded")
-    at = int.from_bytes(data[4:8], "little")
-    found = {}
-    for entry in range(at + 2, at + 2 + 12 * int.from_bytes(data[at : at + 2], "little"), 12):
-        tag, kind = (int.from_bytes(data[n : n + 2], "little") for n in (entry, entry + 2))
-        width = {1: 1, 3: 2, 4: 4}.get(kind, 0)
-        found[tag] = int.from_bytes(data[entry + 8 : entry + 8 + width], "little")
-    return found.get(0xBC81, 0), found.get(0xBC80, 0)
+def lossy_methods(czi: Czi, blocks: NDArray[np.intp]) -> list[str]:
+    """DICOM's names of the lossy codings among sub-blocks. JPEG XR may be either: of very many
+    sub-blocks, some are looked at."""
+    compressions = czi.blocks["compression"][blocks]
+    found = [LOSSY_METHODS[JPEG]] if (compressions == JPEG).any() else []
+    pictures = blocks[compressions == JPEG_XR]
+    for block in pictures[:: max(1, len(pictures) // MAX_LOOKED_AT)].tolist():
+        if not jpeg_xr_head.is_lossless(czi.pixels(block, HEAD_BYTES)):
+            return [*found, LOSSY_METHODS[JPEG_XR]]
+    return found
 
 
 @dataclass(frozen=True)

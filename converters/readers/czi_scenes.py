@@ -11,7 +11,6 @@ from converters.errors import DamagedSlide, UnsupportedPixels
 from converters.readers.czi_pixels import (
     COMPRESSIONS,
     JPEG,
-    LOSSY_METHODS,
     SAMPLES,
     UNCOMPRESSED,
     Canvas,
@@ -19,6 +18,7 @@ from converters.readers.czi_pixels import (
     Slices,
     absent_tiles,
     decode,
+    lossy_methods,
     places,
     tile_size,
 )
@@ -293,7 +293,7 @@ def _pixel_tiles(
     grid = len(part.channels), len(part.planes), down, across
     every = np.concatenate(list(slices.values()))
     used = set(np.unique(czi.blocks["compression"][every]).tolist())
-    lossy = [method for number, method in LOSSY_METHODS.items() if number in used]
+    lossy = lossy_methods(czi, every)
 
     def read(frame_index: int) -> Pixels:
         path, plane, row, column = (int(at) for at in np.unravel_index(frame_index, grid))

@@ -124,8 +124,10 @@ class Czi:
             raise DamagedSlide("the pixels of a sub-block lie beyond the end of the file")
         return start, length
 
-    def pixels(self, block: int) -> bytes:
-        return self.window.read(*self.pixels_at(block), "a sub-block")
+    def pixels(self, block: int, most: int | None = None) -> bytes:
+        """A sub-block's encoded pixels, or the first ``most`` bytes of them."""
+        position, length = self.pixels_at(block)
+        return self.window.read(position, length if most is None else min(most, length), "a sub-block")
 
 
 def read_czi(window: Window) -> Czi:

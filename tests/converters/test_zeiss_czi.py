@@ -17,6 +17,7 @@ from pylibCZIrw import czi as pyczi
 
 from converters.convert import ConvertOptions, convert
 from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression, UnsupportedPixels
+from converters.readers.jpeg_xr_head import is_lossless, size
 from converters.registry import open_slide
 from converters.slide import Illumination, Level, PixelTiles, Role, Scene, TileMap
 from tests.support.require import require_data
@@ -309,6 +310,20 @@ def test_every_compression_decodes_as_the_vendors_library_does(tmp_path: Path, c
         if pixels.shape[2] == 3:
             expected = (expected >> (8 * (pixels.itemsize - 1))).astype(np.uint8)
         assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("quality", [1.0, 0.99, 0.5, 0.2])
+def test_jpeg_xr_is_lossy_only_where_it_is(tmp_path: Path, quality: float) -> None:
+    for pixels in (made.drawn(64, 80), made.drawn(64, 80)[..., 1].copy(), made.grey16(0, 0, 64, 80)[..., 0]):
+        data = imagecodecs.jpegxr_encode(pixels, level=quality)
+        assert is_lossless(data) == np.array_equal(imagecodecs.jpegxr_decode(data), pixels)
+        assert size(data) == (64, 80)
+        assert not any(is_lossless(data[:length]) for length in range(0, 150, 7))
+    path = made.write_samples(tmp_path, made.grey16(0, 0, 64, 80), data=data)
+    with open_slide(path) as slide:
+        tiles = slide.scenes[0].levels[0].tiles
+        assert isinstance(tiles, PixelTiles)
+        assert tiles.lossy_method == ("" if quality == 1.0 else "ISO_29199_2")
 
 
 def test_an_outdated_pyramid_is_not_trusted(tmp_path: Path) -> None:

@@ -216,10 +216,17 @@ def write_channels(
     )
 
 
-def write_samples(folder: Path, pixels: NDArray[np.generic], *, bits: int = 16, compression: int = 0) -> Path:
-    """One tile of the given (rows, columns, samples)."""
+def write_samples(
+    folder: Path,
+    pixels: NDArray[np.generic],
+    *,
+    bits: int = 16,
+    compression: int = 0,
+    data: bytes | None = None,
+) -> Path:
+    """One tile of the given (rows, columns, samples), or of JPEG XR ``data`` made of them."""
     writer = CziWriter()
-    writer.add(pixels, 0, 0, compression=compression, C=0)
+    writer.add(pixels, 0, 0, compression=compression if data is None else JPEG_XR, data=data, C=0)
     image = (
         f"<ComponentBitCount>{bits}</ComponentBitCount>"
         '<Dimensions><Channels><Channel Id="Channel:0" Name="one"/></Channels></Dimensions>'
