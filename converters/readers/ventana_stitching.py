@@ -129,8 +129,8 @@ class _Gaps:
         self._sums, self._counts = np.zeros(count), np.zeros(count)
         self._doubtful_sum = self._doubtful_weight = 0.0
 
-    def add(self, gap: int, overlap: float, confidence: float, joined: bool) -> None:
-        if joined and confidence >= CERTAIN:
+    def add(self, gap: int, overlap: float, confidence: float, certain: bool) -> None:
+        if certain:
             self._sums[gap] += overlap
             self._counts[gap] += 1
         else:
@@ -155,16 +155,18 @@ def _add(joint: Element, tiles: tuple[int, int], tile: tuple[int, int], gaps: tu
     direction = joint.get("Direction", "").strip().upper()
     if overlap_x is None or overlap_y is None or confidence is None or not 0 <= confidence <= 100:
         raise DamagedSlide("a joint of tiles has impossible numbers")
+    certain = joint.get("FlagJoined", "1").strip() != "0" and confidence >= CERTAIN
     if abs(overlap_x) >= tile[1] or abs(overlap_y) >= tile[0]:
-        raise DamagedSlide("tiles overlap by more than their size")
+        if certain:
+            raise DamagedSlide("tiles overlap by more than their size")
+        return False
     apart = abs(first[0] - second[0]), abs(first[1] - second[1])
-    joined = joint.get("FlagJoined", "1").strip() != "0"
     if direction in HORIZONTAL and apart == (0, 1):
-        gaps[1].add(min(first[1], second[1]), overlap_x, confidence, joined)
-        return joined and confidence >= CERTAIN and overlap_y != 0
+        gaps[1].add(min(first[1], second[1]), overlap_x, confidence, certain)
+        return certain and overlap_y != 0
     if direction in VERTICAL and apart == (1, 0):
-        gaps[0].add(min(first[0], second[0]), overlap_y, confidence, joined)
-        return joined and confidence >= CERTAIN and overlap_x != 0
+        gaps[0].add(min(first[0], second[0]), overlap_y, confidence, certain)
+        return certain and overlap_x != 0
     raise DamagedSlide("a joint is not between neighbouring tiles")
 
 

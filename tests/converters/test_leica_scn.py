@@ -86,6 +86,14 @@ def test_every_region_is_a_scene_with_its_own_pyramid_objective_and_time(tmp_pat
             assert np.abs(difference).mean() < 2
 
 
+def test_regions_scanned_alike_share_an_optical_path(tmp_path: Path) -> None:
+    alike = (Region(), Region(600, 500, (40_000_000, 9_000_000), seed=31))
+    with open_slide(write_leica_scn(tmp_path, regions=alike)) as slide:
+        first, second = (scene.optical_paths for scene in slide.scenes)
+        assert first == second
+        assert [path.identifier for path in first] == ["1"]
+
+
 def test_regions_lie_on_the_glass_as_their_views_say(tmp_path: Path) -> None:
     """The first pixel is as far from the collection's lower right corner as its view
     says; to the right Y decreases, downwards X does."""

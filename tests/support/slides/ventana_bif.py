@@ -177,6 +177,8 @@ def _stitching(
             joints.append(
                 f'<TileJointInfo FlagJoined="0" Confidence="20" Direction="{direction[0]}" '
                 f'Tile1="{numbers[0]}" Tile2="{numbers[1]}" OverlapX="99" OverlapY="0"/>'
+                f'<TileJointInfo FlagJoined="1" Confidence="20" Direction="{direction[0]}" '
+                f'Tile1="{numbers[0]}" Tile2="{numbers[1]}" OverlapX="-5000" OverlapY="0"/>'
             )
         infos.append(
             f'<ImageInfo AOIScanned="{int(area.scanned)}" AOIIndex="{index}" NumRows="{area.tiles[0]}" '
