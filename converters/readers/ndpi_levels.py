@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from converters.errors import DamagedSlide
 from converters.readers.jpeg_image import JpegImage
 from converters.readers.jpeg_mosaic import Mosaic, MosaicTiles, decoded_tiles, mosaic_tiles
-from converters.readers.jpeg_xr import jpeg_xr_tiles, open_jpeg_xr
+from converters.readers.ndpi_jpeg_xr import jpeg_xr_tiles, open_jpeg_xr
 from converters.readers.ndpi_pages import JPEG_XR, NdpiFile, Page, optical_path, page_image, spacing_mm
 from converters.slide import DEFAULT_TILE, Illumination, Level, PixelType
 
