@@ -19,7 +19,7 @@ from archive.errors import ArchiveError
 from archive.index import attributes
 from archive.index.attributes import AttributeRow
 from archive.index.text import fold
-from archive.journal import RECOMPRESS, Entry, Move, Revision
+from archive.journal import RECOMPRESS, Entry, Revision
 from archive.part10.digest import content_digest
 from archive.prepare import Described
 from archive.record import BlobRef, Record, RecordedInstance, RecordedOriginal, blob_key
@@ -276,57 +276,14 @@ def release(core: Core, owner_kind: str, owner_id: int, time: datetime) -> None:
     ]
     link.delete().where((link.owner_kind == owner_kind) & (link.owner_id == owner_id)).execute()
     for blob_id in ids:
-        _condemn_if_free(core, blob_id, time)
+        condemn_if_free(core, blob_id, time)
 
 
-def _condemn_if_free(core: Core, blob_id: int, time: datetime) -> None:
+def condemn_if_free(core: Core, blob_id: int, time: datetime) -> None:
     """To be removed after a day, if nobody keeps it."""
     link, blob = core.index.models.BlobRef, core.index.models.Blob
     if not link.select().where(link.blob == blob_id).exists():
         blob.update(state="condemned", condemned_at=microseconds(time)).where(blob.id == blob_id).execute()
-
-
-def move_blob(core: Core, instance_id: int, move: Move, *, pack: bool, time: datetime) -> None:
-    """Let an instance have a blob in its other form: recompressed if ``pack``, else as it
-    came. Raises MissingBlob."""
-    old, new = (move.blob, move.packed) if pack else (move.packed, move.blob)
-    execute(
-        core,
-        "UPDATE instance_blob SET blob_id = ?, unpacked_digest = ?, unpacked_size_bytes = ? "
-        "WHERE instance_id = ? AND position = ?",
-        refer(core, new, "instance", instance_id, time),
-        move.blob.digest if pack else None,
-        move.blob.size_bytes if pack else None,
-        instance_id,
-        move.position,
-    )
-    left = execute(core, "SELECT id FROM blob WHERE digest = ?", old.digest).fetchone()
-    kept = "SELECT 1 FROM instance_blob WHERE instance_id = ? AND blob_id = ?"
-    if left is None or execute(core, kept, instance_id, left[0]).fetchone():
-        return
-    execute(
-        core,
-        "DELETE FROM blob_ref WHERE blob_id = ? AND owner_kind = 'instance' AND owner_id = ?",
-        left[0],
-        instance_id,
-    )
-    _condemn_if_free(core, left[0], time)
-
-
-def held(core: Core, instance_id: int) -> str:
-    """Why an instance's bytes must stay as they came; "" if nothing says so."""
-    row = execute(
-        core,
-        "SELECT s.held, o.held, p.glp FROM instance i JOIN series s ON s.id = i.series_id "
-        "JOIN study ON study.id = i.study_id LEFT JOIN original o ON o.id = i.original_id "
-        "LEFT JOIN protocol_study p ON p.id = study.protocol_study_id WHERE i.id = ?",
-        instance_id,
-    ).fetchone()
-    if row is None:
-        return ""
-    if row[0] or row[1]:
-        return "it is under a hold"
-    return "it belongs to a GLP study" if row[2] else ""
 
 
 def has_blob(core: Core, record: str, sop: str, position: int, digest: bytes) -> bool:

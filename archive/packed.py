@@ -110,19 +110,20 @@ def pack(
     index = bytearray()
     done, position = 0, _HEAD.size
     for place, stored in ahead(squeezed, places):
-        for piece in _pieces(source, done, place.offset - done):
+        for piece in pieces(source, done, place.offset - done):
             write(piece)
         position += place.offset - done
         write(stored)
         index += _ENTRY.pack(place.offset, position, place.length, len(stored))
         position += len(stored)
         done = place.offset + place.length
-    for piece in _pieces(source, done, source.size - done):
+    for piece in pieces(source, done, source.size - done):
         write(piece)
     write(bytes(index))
 
 
-def _pieces(source: Readable, offset: int, length: int) -> Iterator[bytes]:
+def pieces(source: Readable, offset: int, length: int) -> Iterator[bytes]:
+    """``length`` bytes, 1 MiB at a time. Raises Damaged."""
     while length > 0:
         piece = exactly(source, offset, min(length, READ_BYTES))
         yield piece

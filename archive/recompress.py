@@ -34,13 +34,15 @@ from archive.errors import (
     NoSuchSeries,
     NoSuchStudy,
 )
-from archive.indexing import execute, has_blob, held, move_blob
+from archive.indexing import execute, has_blob
 from archive.ingest import full
 from archive.journal import EXPAND, RECOMPRESS, Move, Target, new_entry
 from archive.lifecycle import journalled
-from archive.packed import PackedFile, Place, exactly, pack
+from archive.moving import held, move_blob
+from archive.packed import PackedFile, Place, exactly, pack, pieces
 from archive.part10.frame_table import FrameTable, Kind, Range
 from archive.record import BlobRef, blob_key
+from archive.retrieve import digest_of
 from archive.rows import Row, find_row, rows_below
 from archive.spool import SpoolFile, storage_errors
 from archive.storage.local import LocalFile
@@ -90,8 +92,9 @@ def recompress(
             row = find_row(core, uid)
             if row is None or row.study_instance_uid != study:
                 continue  # went meanwhile
-            before = sum(core.files.get(key).size for key in row.blob_keys)
+            before = 0
             try:
+                before = stored_bytes(core, row)
                 yield _told(row, before, *change(core, row, request))
             except _Left as left:
                 yield _told(row, before, Recompression.LEFT, before, str(left))
@@ -99,6 +102,11 @@ def recompress(
                 yield _told(row, before, Recompression.FAILED, before, str(error))
 
     return walk()
+
+
+def stored_bytes(core: Core, row: Row) -> int:
+    """Size of an instance's blobs. Raises Damaged when one is missing."""
+    return sum(core.files.get(key).size for key in row.blob_keys)
 
 
 def _told(row: Row, before: int, outcome: Recompression, after: int, reason: str = "") -> Recompressed:
@@ -124,6 +132,8 @@ def frame_places(table: FrameTable) -> tuple[int, list[Place]]:
         raise _Left("its frames lie in several blobs")
     order = np.argsort(offsets, kind="stable")
     offsets, lengths = offsets[order], lengths[order]
+    new = np.append(True, (offsets[1:] != offsets[:-1]) | (lengths[1:] != lengths[:-1]))
+    offsets, lengths = offsets[new], lengths[new]  # several frames may be one tile
     if np.any(offsets[1:] < offsets[:-1] + lengths[:-1]) or np.any(lengths >= 1 << 32):
         raise _Left("its frames overlap")
     found = zip(offsets.tolist(), lengths.tolist(), strict=True)
@@ -173,7 +183,7 @@ def _recompress(core: Core, row: Row, request: _Request) -> tuple[Recompression,
     if row.transfer_syntax_uid != JPEG_BASELINE or not row.table[1]:
         raise _Left("it has no JPEG frames")
     if any(first is not None for first in row.unpacked):
-        return Recompression.ALREADY, sum(core.files.get(key).size for key in row.blob_keys)
+        return Recompression.ALREADY, stored_bytes(core, row)
     if why := _held(core, row):
         raise _Left(why)
     record = core.files.get(row.record_key)
@@ -195,8 +205,7 @@ def _recompress(core: Core, row: Row, request: _Request) -> tuple[Recompression,
     finally:
         staged.path.unlink(missing_ok=True)
     _commit(core, row, Move(_target(row), position, ref, packed), request, packs=True)
-    others = sum(core.files.get(key).size for n, key in enumerate(row.blob_keys) if n != position)
-    return Recompression.RECOMPRESSED, others + packed.size_bytes
+    return Recompression.RECOMPRESSED, stored_bytes(core, row) - ref.size_bytes + packed.size_bytes
 
 
 def _packed(
@@ -207,16 +216,21 @@ def _packed(
     assert codec is not None
     pixels = describe_pixels(row)
 
+    refused: list[Exception] = []
+
     def squeeze(frame: bytes) -> bytes:
         try:
             squeezed = codec.transcode(frame, pixels, JPEGXL_RECOMPRESSION)
-        except (CannotDecode, CannotTranscode):
+        except (CannotDecode, CannotTranscode) as error:
+            refused.append(error)
             squeezed = frame  # damaged, or of a kind that JPEG XL does not know: it stays as it is
         request.progress(row.sop_instance_uid, len(frame))
         return squeezed
 
     with core.spool.stage() as staging:
         pack(first, ref.digest, places, squeeze, staging.write)
+        if 2 * len(refused) > len(places):
+            raise _Left(f"most of its frames are refused: {refused[0]}")
         if staging.size_bytes >= first.size:
             raise _Left("there is nothing to gain")
         return staging.finish()
@@ -251,23 +265,38 @@ def _expand(core: Core, row: Row, request: _Request) -> tuple[Recompression, int
         if first is None:
             after += stored.size
             continue
-        _have_room(core, first.size_bytes)
-        with core.spool.stage(first.size_bytes) as staging:
-            for piece in open_packed(core, row, position).chunks_ahead():
-                staging.write(piece)
-                request.progress(row.sop_instance_uid, len(piece))
-            staged = staging.finish()
-        try:
-            if staged.sha256 != first.digest:
-                raise _Irreversible("the blob does not come back as it came")
-            core.storage.put_file(blob_key(first.digest), staged.path, sha256=first.digest)
-        finally:
-            staged.path.unlink(missing_ok=True)
+        if not _is_there(core, first):
+            _rebuild(core, row, position, first, request)
         packed = BlobRef(bytes.fromhex(row.blob_keys[position].rpartition("/")[2]), stored.size)
         _commit(core, row, Move(_target(row), position, first, packed), request, packs=False)
         after += first.size_bytes
         outcome = Recompression.EXPANDED
     return outcome, after
+
+
+def _is_there(core: Core, first: BlobRef) -> bool:
+    """Whether storage has the first blob still, whole: it is condemned for a day."""
+    key = blob_key(first.digest)
+    if core.storage.stat(key) != first.size_bytes:
+        return False
+    with core.storage.open(key) as file:
+        return digest_of(pieces(file, 0, file.size)) == first.digest
+
+
+def _rebuild(core: Core, row: Row, position: int, first: BlobRef, request: _Request) -> None:
+    """The first blob out of the one that holds it. Raises _Irreversible, Damaged."""
+    _have_room(core, first.size_bytes)
+    with core.spool.stage(first.size_bytes) as staging:
+        for piece in open_packed(core, row, position).chunks_ahead():
+            staging.write(piece)
+            request.progress(row.sop_instance_uid, len(piece))
+        staged = staging.finish()
+    try:
+        if staged.sha256 != first.digest:
+            raise _Irreversible("the blob does not come back as it came")
+        core.storage.put_file(blob_key(first.digest), staged.path, sha256=first.digest)
+    finally:
+        staged.path.unlink(missing_ok=True)
 
 
 # ---- both ------------------------------------------------------------------------------

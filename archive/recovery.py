@@ -23,12 +23,11 @@ from archive.indexing import (
     add_revision,
     execute,
     extracts,
-    held,
     index_record,
-    move_blob,
     remove_instance,
 )
 from archive.journal import RECOMPRESS, Entry, Move, decode_entry
+from archive.moving import held, move_blob
 from archive.part10.dataset import read_header
 from archive.prepare import describe_header
 from archive.processes import is_gone, stale_marks

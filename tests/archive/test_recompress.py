@@ -1,71 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recompressed frames: smaller in the store, the same at every door, and reversible."""
 
-import io
+import dataclasses
 import json
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from pydicom import dcmread
 from pydicom.encaps import encapsulate
 
 from archive.access import NOTHING, Action, OpenPolicy, Principal
-from archive.errors import CannotDecode, CannotTranscode, Damaged, NotAllowed, NotFound, StorageFull
+from archive.errors import CannotDecode, CannotTranscode, NotAllowed, NotFound, StorageFull
+from archive.part10.encode import encode_header
+from archive.part10.frame_table import encode_direct
 from archive.service import Archive
-from archive.values import Instance, PixelDescription, Recompressed, Rendering, Stored
+from archive.values import (
+    Instance,
+    NewBlob,
+    NewInstance,
+    NewOriginal,
+    NewSlide,
+    PixelDescription,
+    Rendering,
+    Stored,
+)
 from dicomweb.app import WebSettings, create_app
 from gateway.ingest.pipeline import ingest_path
 from tests.archive.test_integrity import contents
-from tests.support import postgres
 from tests.support.archives import ASK, SENDER, TESTER, open_archive, store_bytes
 from tests.support.codec import DirectCodec
 from tests.support.faults import FullDisk, flip_bit
-from tests.support.instances import make_instance
-from tests.support.make_slide import make_svs, noisy_tile
-from tests.support.require import ROOT, require_data
+from tests.support.instances import make_dataset, make_instance
+from tests.support.make_slide import make_svs
+from tests.support.require import require_data
+from tests.support.tissue import (
+    TILE,
+    TILES,
+    WITHOUT_END,
+    a_day_later,
+    blobs,
+    only,
+    recompress,
+    rewritten,
+    slide,
+    stream,
+    tissue,
+    uids,
+)
 
 JPEG, JPEGXL = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.111"
 EXPLICIT = "1.2.840.10008.1.2.1"
 ICC = "00480105/0/00282000"
-TILE = 96
-
-
-def tissue(seed: int, *, mode: str = "RGB", parity: int = 0, quality: int = 85, size: int = TILE) -> bytes:
-    """A baseline JPEG with the entropy of tissue. ``parity`` of its length: 0 hides no
-    padding, 1 has some."""
-    pixels = Image.fromarray(noisy_tile(np.random.default_rng(seed), size)).convert(mode)
-    out = io.BytesIO()
-    pixels.save(out, "JPEG", quality=quality, subsampling=2 if mode == "RGB" else -1)
-    data = out.getvalue()
-    if len(data) % 2 == parity:
-        return data
-    return data[:2] + b"\xff\xfe\x00\x03\x20" + data[2:]
-
-
-TILES = tuple(tissue(seed) for seed in range(4))
-WITHOUT_END = TILES[2][:-2]  # libjpeg takes it
-
-
-def slide(tiles: Sequence[bytes] = TILES, **attributes: Any) -> bytes:
-    edge = Image.open(io.BytesIO(tiles[0])).width
-    return make_instance(tiles=tiles, tile=edge, frames=len(tiles), **attributes)
-
-
-def rewritten(data: bytes, change: Callable[[Any], None]) -> bytes:
-    """Part 10 bytes with something changed by pydicom."""
-    dataset = dcmread(io.BytesIO(data))
-    change(dataset)
-    out = io.BytesIO()
-    dataset.save_as(out, enforce_file_format=True)
-    return out.getvalue()
 
 
 def grey(dataset: Any) -> None:
@@ -106,20 +92,7 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
     opened.close()
 
 
-def uids(stored: Stored) -> tuple[str, str, str]:
-    return stored.study_instance_uid, stored.series_instance_uid, stored.sop_instance_uid
-
-
-def recompress(archive: Archive, stored: Stored, **more: Any) -> list[Recompressed]:
-    return list(archive.recompress(stored.study_instance_uid, **{"reason": "r", **ASK, **more}))
-
-
-def only(archive: Archive, stored: Stored, **more: Any) -> tuple[str, str]:
-    (one,) = recompress(archive, stored, **more)
-    return str(one.outcome), one.reason
-
-
-def doors(archive: Archive, stored: Stored, *, native: bool = True) -> dict[str, object]:
+def doors(archive: Archive, stored: Stored) -> dict[str, object]:
     """What every way out gives."""
     instance: Instance = archive.instance(*uids(stored), **ASK)
     numbers = range(1, instance.number_of_frames + 1)
@@ -139,19 +112,9 @@ def doors(archive: Archive, stored: Stored, *, native: bool = True) -> dict[str,
         "thumbnail": archive.thumbnail(*uids(stored)[:2], **ASK),
     }
     archive.check(instance, **ASK)
-    if native:
-        found["native"] = b"".join(archive.open(instance, transfer_syntax_uid=EXPLICIT, **ASK).chunks)
-        found["native frames"] = list(archive.frames(instance, [1], transfer_syntax_uid=EXPLICIT, **ASK))
+    found["native"] = b"".join(archive.open(instance, transfer_syntax_uid=EXPLICIT, **ASK).chunks)
+    found["native frames"] = list(archive.frames(instance, [1], transfer_syntax_uid=EXPLICIT, **ASK))
     return found
-
-
-def blobs(folder: Path) -> dict[str, int]:
-    return {p.name: p.stat().st_size for p in (folder / "store" / "blob").rglob("*") if p.is_file()}
-
-
-def a_day_later(archive: Archive) -> None:
-    later = archive._core.clock() + timedelta(hours=25)
-    archive._core.clock = lambda: later
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -162,13 +125,13 @@ def test_every_door_gives_the_same_bytes_before_after_and_back(
     stored = store_bytes(archive, data)
     before, rows = doors(archive, stored), contents(archive)
     assert before["base"] == data
-    (first,) = set(blobs(tmp_path)) - {thumbnail_digest(archive)}
+    (first,) = blobs(tmp_path) - {thumbnail_digest(archive)}
 
     assert only(archive, stored) == ("recompressed", "")
     assert doors(archive, stored) == before
     a_day_later(archive)
     assert archive.collect_garbage(**ASK) == 1
-    (second,) = set(blobs(tmp_path)) - {thumbnail_digest(archive)}
+    (second,) = blobs(tmp_path) - {thumbnail_digest(archive)}
     assert second != first
     assert doors(archive, stored) == before
     assert list(archive.verify(**ASK)) == []
@@ -177,7 +140,7 @@ def test_every_door_gives_the_same_bytes_before_after_and_back(
     assert doors(archive, stored) == before
     a_day_later(archive)
     archive.collect_garbage(**ASK)
-    assert set(blobs(tmp_path)) - {thumbnail_digest(archive)} == {first}
+    assert blobs(tmp_path) - {thumbnail_digest(archive)} == {first}
     assert contents(archive)["Instance"] == rows["Instance"]
     assert list(archive.verify(**ASK)) == []
 
@@ -199,7 +162,7 @@ def test_instances_of_other_makers_come_out_as_they_came(archive: Archive, name:
     outcome, reason = only(archive, stored)
     if instance.transfer_syntax_uid != JPEG:
         assert (outcome, reason) == ("left", "it has no JPEG frames")
-    assert b"".join(archive.open(instance, **ASK).chunks) == data
+    assert stream(archive, stored) == data
     assert list(archive.frames(instance, range(1, instance.number_of_frames + 1), **ASK)) == frames
     assert [f for f in archive.verify(**ASK) if f.kind != "as received"] == []
 
@@ -270,6 +233,10 @@ def fragmented(dataset: Any) -> None:
         (lambda: make_instance(native=True), "it has no JPEG frames"),
         (lambda: make_instance(), "there is nothing to gain"),
         (lambda: rewritten(slide(), fragmented), "its frames are of several pieces"),
+        (
+            lambda: slide([*TILES[:1], *[WITHOUT_END] * 3]),
+            "most of its frames are refused: the JPEG cannot be recompressed: JpegxlError",
+        ),
     ],
 )
 def test_what_cannot_be_recompressed_is_left_and_says_why(
@@ -327,22 +294,69 @@ def test_a_hold_that_comes_meanwhile_holds(archive: Archive, monkeypatch: pytest
     assert list(archive.verify(**ASK)) == []
 
 
-def test_a_born_slide_and_its_original_are_left_alone(archive: Archive, tmp_path: Path) -> None:
+def made_over(tiles: bytes, blob: NewBlob, number: int) -> NewInstance:
+    """An instance of ours whose frames are the JPEGs in a blob."""
+    dataset = make_dataset(study="1.2.1", series="1.2.2", sop=f"1.2.3.{number}", tile=TILE, number=number)
+    starts = [tiles.index(tile) for tile in TILES]
+    return NewInstance(
+        dataset.SOPInstanceUID,
+        encode_header(dataset, JPEG, implementation_version="TEST"),
+        encode_direct(starts, [len(tile) for tile in TILES]),
+        [blob],
+    )
+
+
+def test_frames_in_a_scanners_original_are_left_alone_and_those_in_a_blob_of_our_own_are_not(
+    archive: Archive, tmp_path: Path
+) -> None:
+    scan = b"a scanner's header" + b"between".join(TILES)
+    ours = b"".join(reversed(TILES))
+    with archive.stage() as staging:
+        staging.write(scan)
+        staged = staging.finish()
+    original = NewOriginal(staged.sha256, [("scan.tif", staged)], "generic-tiff")
+    instances = [made_over(scan, NewBlob(staged), 1), made_over(ours, NewBlob(ours), 2)]
+    born, own = archive.store_slide(NewSlide(original, instances, "S1"), sender=SENDER, **ASK)
+    before = doors(archive, born), doors(archive, own)
+    first, second = recompress(archive, born)
+    assert (first.outcome, first.reason) == ("left", "its frames lie in a file that is kept for others too")
+    assert second.outcome == "recompressed"
+    a_day_later(archive)
+    assert archive.collect_garbage(**ASK) == 1
+    assert (doors(archive, born), doors(archive, own)) == before
+    assert originals(archive, "1.2.2") == [scan]
+    assert list(archive.verify(**ASK)) == []
+    assert archive.reindex(**ASK) == 2
+    assert (stream(archive, born), stream(archive, own)) == (before[0]["instance"], before[1]["instance"])
+
+
+def originals(archive: Archive, series: str) -> list[bytes]:
+    return [b"".join(one.chunks) for _, one in archive.original(series, **ASK)]
+
+
+def test_an_ingested_slide_keeps_its_original_and_its_bytes(archive: Archive, tmp_path: Path) -> None:
     path = make_svs(tmp_path / "slide.svs", rows=600, columns=600)
     stored = ingest_path(archive, path, secret=b"s" * 32, sender=SENDER, **ASK)
-    found = recompress(archive, stored[0])
-    original = b"".join(archive.original(stored[0].series_instance_uid, **ASK)[1].chunks)
-    assert original == path.read_bytes()
-    levels = {s.sop_instance_uid for s in stored if pixels_of(archive, s) == "made"}
-    assert levels
-    assert {one.outcome for one in found if one.sop_instance_uid in levels} == {"left"}
+    before = [stream(archive, one) for one in stored]
+    assert {one.outcome for one in recompress(archive, stored[0])} <= {"left", "recompressed"}
+    assert originals(archive, stored[0].series_instance_uid) == [path.read_bytes()]
+    assert [stream(archive, one) for one in stored] == before
     assert list(archive.verify(**ASK)) == []
 
 
-def pixels_of(archive: Archive, stored: Stored) -> str:
-    handle = archive._retriever.handles.get(stored.sop_instance_uid)
-    assert handle is not None
-    return handle.row.base
+def test_a_tile_that_is_several_frames_is_stored_once(archive: Archive) -> None:
+    tiles = b"".join(TILES)
+    one, two = map(len, TILES[:2])
+    table = encode_direct([0, 0, one, 0], [one, one, two, one])
+    instance = dataclasses.replace(made_over(tiles, NewBlob(tiles), 1), frame_table=table)
+    with archive.stage() as staging:
+        staging.write(b"an original")
+        staged = staging.finish()
+    slide_ = NewSlide(NewOriginal(staged.sha256, [("x", staged)], "generic-tiff"), [instance], "S1")
+    (stored,) = archive.store_slide(slide_, sender=SENDER, **ASK)
+    before = doors(archive, stored)
+    assert only(archive, stored) == ("recompressed", "")
+    assert doors(archive, stored) == before
 
 
 # ---- what goes wrong -------------------------------------------------------------------
@@ -485,8 +499,16 @@ def test_a_recompressed_instance_can_be_corrected_replaced_and_deleted(
     archive.delete("1.2.3", reason="r", **ASK)
     a_day_later(archive)
     archive.collect_garbage(**ASK)
-    assert blobs(tmp_path) == {}
+    assert blobs(tmp_path) == set()
     assert list(archive.verify(**ASK)) == []
+
+
+def test_a_correction_of_a_recompressed_instance_knows_its_large_values(archive: Archive) -> None:
+    stored = store_bytes(archive, rewritten(slide(), large_profile))
+    recompress(archive, stored)
+    archive.correct(stored.study_instance_uid, {"PatientName": "New^Name"}, reason="r", **ASK)
+    home = store_bytes(archive, stream(archive, stored))
+    assert home.outcome == "already"
 
 
 def test_the_same_instance_again_is_compared_with_the_frames_as_they_came(
@@ -513,240 +535,3 @@ def test_another_process_reads_on_while_the_first_blob_goes(archive: Archive, tm
     assert b"".join(running.chunks) == data
     assert b"".join(other.open(instance, **ASK).chunks) == data
     other.close()
-
-
-# ---- kills -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("verb", ["recompress", "expand"])
-@pytest.mark.parametrize(
-    ("part", "when", "done"),
-    [
-        ("blob", "before", False),
-        ("blob", "after", False),
-        ("journal", "before", False),
-        ("journal", "after", True),
-        ("commit", "before", True),
-        ("transaction", "before", True),
-        ("transaction", "after", True),
-        ("commit", "after", True),
-    ],
-)
-def test_a_kill_at_any_step_leaves_one_form_or_the_other_and_the_same_bytes(
-    tmp_path: Path, verb: str, part: str, when: str, done: bool
-) -> None:
-    data = slide()
-    first = open_archive(tmp_path / "site", codec=DirectCodec())
-    stored = store_bytes(first, data)
-    if verb == "expand":
-        recompress(first, stored)
-    first.close()
-    died = subprocess.run(
-        [sys.executable, "-m", "tests.support.doomed", str(tmp_path / "site"), "-", part, when, verb],
-        cwd=ROOT, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert died.returncode == -9, died.stderr
-
-    survivor = open_archive(tmp_path / "site", codec=DirectCodec())
-    survivor.recover()
-    assert is_packed(survivor) == [done is (verb == "recompress")]
-    assert list(survivor.verify(**ASK)) == []
-    assert not list((tmp_path / "site" / "spool").iterdir())
-    instance = survivor.instance(*uids(stored), **ASK)
-    assert b"".join(survivor.open(instance, **ASK).chunks) == data
-    again = only(survivor, stored, undo=verb == "expand")[0]
-    assert again == ("already" if done else "recompressed" if verb == "recompress" else "expanded")
-    assert b"".join(survivor.open(instance, **ASK).chunks) == data
-    a_day_later(survivor)
-    survivor.collect_garbage(**ASK)
-    assert len(blobs(tmp_path / "site")) == 1
-    assert survivor.reindex(**ASK) == 1
-    assert b"".join(survivor.open(instance, **ASK).chunks) == data
-    assert list(survivor.verify(**ASK)) == []
-    survivor.close()
-
-
-# ---- the journal -----------------------------------------------------------------------
-
-
-def filled(archive: Archive) -> None:
-    """Recompressed; recompressed and back; corrected and recompressed; replaced since."""
-    for number in range(4):
-        store_bytes(archive, slide(study=f"1.2.{number}", series=f"1.3.{number}", sop=f"1.4.{number}"))
-        list(archive.recompress(f"1.2.{number}", reason="r", **ASK))
-    list(archive.recompress("1.2.1", undo=True, reason="r", **ASK))
-    archive.correct("1.2.2", {"PatientID": "P9"}, reason="r", **ASK)
-    again = slide(TILES[::-1], study="1.2.3", series="1.3.3", sop="1.4.3")
-    store_bytes(archive, again, replace=True)
-
-
-def places(archive: Archive) -> list[object]:
-    index = archive._core.index
-    with index.read() as database:
-        return sorted(
-            (sop, position, bytes(digest), None if first is None else (bytes(first), size))
-            for sop, position, digest, first, size in database.execute_sql(
-                "SELECT i.sop_instance_uid, l.position, b.digest, l.unpacked_digest, l.unpacked_size_bytes "
-                "FROM instance_blob l JOIN instance i ON i.id = l.instance_id "
-                "JOIN blob b ON b.id = l.blob_id"
-            ).fetchall()
-        )
-
-
-def streams(archive: Archive) -> dict[str, bytes]:
-    return {
-        f"1.4.{n}": b"".join(
-            archive.open(archive.instance(f"1.2.{n}", f"1.3.{n}", f"1.4.{n}", **ASK), **ASK).chunks
-        )
-        for n in range(4)
-    }
-
-
-def is_packed(archive: Archive) -> list[bool]:
-    return [place[3] is not None for place in places(archive)]  # type: ignore[index]
-
-
-def rebuilds(archive: Archive) -> None:
-    filled(archive)
-    a_day_later(archive)
-    archive.collect_garbage(**ASK)
-    before = contents(archive), places(archive), streams(archive)
-    assert is_packed(archive) == [True, False, True, False]
-    assert archive.reindex(**ASK) == 4
-    assert (contents(archive), places(archive), streams(archive)) == before
-    assert list(archive.verify(**ASK)) == []
-    assert archive.recover(everything=True) == []
-    assert (contents(archive), places(archive), streams(archive)) == before
-
-
-def test_reindex_gives_the_forms_that_were_there(archive: Archive) -> None:
-    rebuilds(archive)
-
-
-def test_the_same_on_postgresql(tmp_path: Path) -> None:
-    with postgres.server() as cluster:
-        url = postgres.new_database(cluster, "recompress")
-        archive = open_archive(tmp_path, codec=DirectCodec(), url=url)
-        rebuilds(archive)
-        archive.delete("1.2.0", reason="r", **ASK)
-        archive.close()
-
-
-def test_a_lost_database_is_rebuilt_with_the_forms_that_are_in_storage(
-    archive: Archive, tmp_path: Path
-) -> None:
-    filled(archive)
-    before = places(archive), streams(archive)
-    archive.close()
-    for path in tmp_path.glob("coverslip.db*"):
-        path.unlink()
-    rebuilt = open_archive(tmp_path, codec=DirectCodec())
-    rebuilt.reindex(**ASK)
-    assert (places(rebuilt), streams(rebuilt)) == before
-    rebuilt.close()
-
-
-def test_an_entry_whose_second_blob_is_gone_stops_neither_recover_nor_reindex(
-    archive: Archive, tmp_path: Path
-) -> None:
-    """As after a kill between entry and commit, and a garbage collection before recover."""
-    data = slide(study="1.2.0", series="1.3.0", sop="1.4.0")
-    stored = store_bytes(archive, data)
-    (first,) = blobs(tmp_path)
-    recompress(archive, stored)
-    (second,) = set(blobs(tmp_path)) - {first}
-    store = tmp_path / "store"
-    shutil.copytree(store, tmp_path / "copy")
-    recompress(archive, stored, undo=True)
-    (undone,) = set(archive._core.storage.keys("journal/")) - {
-        p.relative_to(tmp_path / "copy").as_posix() for p in (tmp_path / "copy").rglob("*") if p.is_file()
-    }
-    archive._core.storage.delete(undone)
-    archive._core.storage.delete(f"blob/{second[:2]}/{second[2:4]}/{second}")
-    index = archive._core.index
-    index.write(lambda: index.models.Blob.delete().where(index.models.Blob.state != "live").execute())
-
-    (finding,) = archive.recover(everything=True)
-    assert (finding.kind, finding.repaired) == ("journal", False)
-    assert "missing" in finding.detail
-    assert archive.reindex(**ASK) == 1
-    instance = archive.instance(*uids(stored), **ASK)
-    assert b"".join(archive.open(instance, **ASK).chunks) == data
-
-
-def test_recover_does_not_bring_back_what_was_undone(archive: Archive) -> None:
-    stored = store_bytes(archive, slide())
-    recompress(archive, stored)
-    recompress(archive, stored, undo=True)
-    recompress(archive, stored)
-    recompress(archive, stored, undo=True)
-    before = places(archive)
-    assert archive.recover(everything=True) == []
-    assert places(archive) == before
-
-
-def test_entries_of_other_actions_keep_their_version(archive: Archive) -> None:
-    stored = store_bytes(archive, slide())
-    recompress(archive, stored)
-    archive.delete(stored.study_instance_uid, reason="r", **ASK)
-    found = {}
-    for key in archive._core.storage.keys("journal/"):
-        with archive._core.storage.open(key) as file:
-            entry = json.loads(file.pread(0, file.size))
-        found[entry["action"]] = (entry["journal"], "moves" in entry)
-    assert found == {"recompress": (2, True), "delete": (1, False)}
-
-
-# ---- damage ----------------------------------------------------------------------------
-
-
-def second_blob(archive: Archive, tmp_path: Path) -> Path:
-    (place,) = places(archive)
-    name = place[2].hex()  # type: ignore[index]
-    return tmp_path / "store" / "blob" / name[:2] / name[2:4] / name
-
-
-@pytest.mark.parametrize("part", ["head", "header", "frame", "index"])
-def test_verify_tells_damage_of_the_second_blob_and_nothing_damaged_is_exported(
-    archive: Archive, tmp_path: Path, part: str
-) -> None:
-    stored = store_bytes(archive, slide())
-    recompress(archive, stored)
-    path = second_blob(archive, tmp_path)
-    size = path.stat().st_size
-    flip_bit(path, {"head": 30, "header": 100, "frame": size // 2, "index": size - 20}[part])
-    archive._core.files.clear()
-    found = {f.kind for f in archive.verify(**ASK)}
-    assert found == {"blob", "recompressed"}
-    archive._retriever.handles.clear()
-    with pytest.raises((Damaged, CannotDecode)):
-        archive.check(archive.instance(*uids(stored), **ASK), **ASK)
-    assert only(archive, stored, undo=True)[0] == "failed"
-
-
-def test_verify_tells_a_second_blob_that_is_missing(archive: Archive, tmp_path: Path) -> None:
-    stored = store_bytes(archive, slide())
-    recompress(archive, stored)
-    second_blob(archive, tmp_path).unlink()
-    archive._core.files.clear()
-    assert {f.kind for f in archive.verify(**ASK)} == {"blob", "recompressed"}
-    archive._retriever.handles.clear()
-    with pytest.raises(Damaged):
-        archive.instance(*uids(stored), **ASK)
-
-
-def test_verify_tells_a_first_blob_that_was_damaged_before_it_went(archive: Archive, tmp_path: Path) -> None:
-    stored = store_bytes(archive, slide())
-    recompress(archive, stored)
-    first = archive.instance(*uids(stored), **ASK).base_digest.hex()
-    flip_bit(tmp_path / "store" / "blob" / first[:2] / first[2:4] / first, 500)
-    assert [(f.kind, f.subject) for f in archive.verify(**ASK)] == [("blob", first)]
-
-
-def test_verify_tells_a_lost_entry_of_the_journal(archive: Archive) -> None:
-    stored = store_bytes(archive, slide())
-    recompress(archive, stored)
-    (key,) = archive._core.storage.keys("journal/")
-    archive._core.storage.delete(key)
-    found = [(f.kind, f.subject) for f in archive.verify(**ASK)]
-    assert found == [("journal", stored.sop_instance_uid)]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.archive.test_recompress import slide, tissue
 from tests.gateway.serving import Done, run
 from tests.support.instances import make_instance
 from tests.support.make_slide import make_svs
+from tests.support.tissue import slide, tissue
 
 STUDY = "1.2.3"
 
