@@ -92,20 +92,20 @@ def page_pictures(
     images = []
     used = {stack.page for stack in internal}
     wanted: list[tuple[int | None, Role | None, str]] = [
-        (stack.page, role_of(stack), KINDS.get(stack.kind, "picture")) for stack in internal
+        (stack.page, role_of(stack), KINDS.get(stack.kind, "a picture")) for stack in internal
     ]
     for number in range(len(pages)):
         if number not in used:
             ratio = pages[number].imagewidth * size[0] / max(1, pages[number].imagelength * size[1])
             shape = Role.THUMBNAIL if 0.95 < ratio < 1.05 else Role.OVERVIEW
-            wanted.append((number, shape, "picture"))
+            wanted.append((number, shape, "a picture"))
     for page, role, kind in wanted:
         if page is None or not 0 <= page < len(pages) or role is None or role in taken:
-            findings.append(f"a {kind} within the .vsi was left out")
+            findings.append(f"{kind} within the .vsi was left out")
             continue
         try:
             images.append(associated_image(pages[page], role))
             taken.add(role)
         except ConversionError as refusal:
-            findings.append(f"a {kind} within the .vsi was left out: {refusal}")
+            findings.append(f"{kind} within the .vsi was left out: {refusal}")
     return images

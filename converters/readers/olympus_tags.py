@@ -9,7 +9,8 @@ index of a dimension or channel. Type bit 30: the length is the value. Bit 28: t
 volume (1, 2) or volumes one after another (0). Else the low 24 bits say what the data is.
 
 The nesting, the number of nodes and every offset are bounded: a field must lie after the one
-before it, so no file can make this run in circles.
+before it, so no file can make this run in circles. A volume within that breaks off is kept as
+far as it goes, since real files hold some that no public reader understands; the root says so.
 
 Sources: slideio, drivers/vsi (BSD-3); Bio-Formats' cellSens reader (facts).
 """
@@ -17,7 +18,7 @@ Sources: slideio, drivers/vsi (BSD-3); Bio-Formats' cellSens reader (facts).
 import mmap
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from converters.errors import DamagedSlide
@@ -77,8 +78,10 @@ class Node:
             pending.extend(reversed(node.children))
 
     def find(self, tag: int) -> "Node | None":
-        """The first of that tag below."""
-        return next((node for node in self.walk() if node.tag == tag and node is not self), None)
+        """The first child of that tag, or else the first below."""
+        own = next((child for child in self.children if child.tag == tag), None)
+        below = (node for node in self.walk() if node.tag == tag and node is not self)
+        return next(below, None) if own is None else own
 
     def text(self, tag: int) -> str:
         node = self.find(tag)
@@ -106,32 +109,37 @@ def starts_like_vsi(head: bytes) -> bool:
 
 
 def read_tree(path: Path) -> Node:
-    """The root, whose children are the fields of the first volume. Raises DamagedSlide."""
+    """The root, whose children are the fields of the first volume; its value is 1 where some
+    tags could not be read. Raises DamagedSlide."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         parser = _Parser(data)
         root = Node(-1)
-        try:
-            parser.volume(START, len(data), root, 0)
-        except struct.error as error:
-            raise DamagedSlide("the file ends within its tags") from error
-        return root
+        parser.volume(START, len(data), root, 0)
+        return replace(root, value=int(parser.broken))
 
 
 @dataclass(slots=True)
 class _Parser:
     data: mmap.mmap
     nodes: int = 0
+    broken: bool = False
 
     def volume(self, start: int, end: int, parent: Node, depth: int) -> int:
-        """Read the volume at ``start`` into ``parent``; where its last field ends."""
-        size, magic, _, first, flags, _ = VOLUME.unpack_from(self.data, start)
-        if (size, magic) != (VOLUME.size, 0x5349) or not VOLUME.size <= first <= end - start:
-            raise DamagedSlide("the tags of the file are damaged")
+        """Read the volume at ``start`` into ``parent``; where its content ends."""
         if depth > MAX_DEPTH:
             raise DamagedSlide("the tags of the file are nested too deeply")
-        at = start + first
+        if end - start < VOLUME.size:
+            return self._broken("the file ends within its tags", depth, start)
+        size, magic, _, first, flags, _ = VOLUME.unpack_from(self.data, start)
+        if (size, magic) != (VOLUME.size, 0x5349) or not VOLUME.size <= first <= end - start:
+            return self._broken("the tags of the file are damaged", depth, start)
+        at = furthest = start + first
         for _ in range(flags & COUNT):
+            if len(self.data) - at < FIELD.size + 4:
+                return self._broken("the file ends within its tags", depth, furthest)
             kind, tag, following, length = FIELD.unpack_from(self.data, at)
+            if tag >> 31:
+                return furthest  # what ends a volume of vectors: no tag of ours
             self.nodes += 1
             if self.nodes > MAX_NODES:
                 raise DamagedSlide(f"the file has more than {MAX_NODES} tags")
@@ -142,32 +150,42 @@ class _Parser:
                 begin += 4
             stop = begin if kind & INLINE else begin + length
             if stop > len(self.data):
-                raise DamagedSlide("a tag of the file reaches beyond its end")
-            parent.children.append(self._node(kind, tag, second, begin, stop, length, depth))
+                return self._broken("a tag of the file reaches beyond its end", depth, furthest)
+            node, inner = self._node(kind, tag, second, begin, stop, length, depth)
+            parent.children.append(node)
+            furthest = max(furthest, stop, inner)
             if following == 0:
-                return int(stop)
+                return int(furthest)
             if start + following <= at:
-                raise DamagedSlide("the tags of the file go round in circles")
+                return self._broken("the tags of the file go round in circles", depth, furthest)
             at = start + following
-        return int(at)
+        return int(furthest)
+
+    def _broken(self, why: str, depth: int, end: int) -> int:
+        """A volume within may break off; the outermost may not."""
+        if depth == 0:
+            raise DamagedSlide(why)
+        self.broken = True
+        return int(end)
 
     def _node(
         self, kind: int, tag: int, second: int | None, begin: int, stop: int, length: int, depth: int
-    ) -> Node:
+    ) -> tuple[Node, int]:
+        """The field, and where what lies in it ends."""
         if not kind & EXTENDED:
             if kind & INLINE:
-                return Node(tag, second, length - (1 << 32) if length >> 31 else length)
-            return Node(tag, second, _value(kind & 0xFFFFFF, self.data, begin, stop))
+                return Node(tag, second, length - (1 << 32) if length >> 31 else length), stop
+            return Node(tag, second, _value(kind & 0xFFFFFF, self.data, begin, stop)), stop
         node = Node(tag, second)
         if kind & 0xFFFFFF in VOLUME_KINDS:
             if stop > begin:
-                self.volume(begin, len(self.data), node, depth + 1)
+                stop = self.volume(begin, len(self.data), node, depth + 1)
         elif kind & 0xFFFFFF == VOLUMES:
             at = self.data.find(MAGIC, begin, stop)
             while at >= 0:  # where one volume ends is not said to the byte
                 end = self.volume(at, len(self.data), node, depth + 1)
                 at = self.data.find(MAGIC, max(end, at + VOLUME.size), stop)
-        return node
+        return node, stop
 
 
 def _value(kind: int, data: mmap.mmap, begin: int, stop: int) -> Value:

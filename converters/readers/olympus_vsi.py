@@ -40,7 +40,7 @@ from converters.readers.olympus_words import (
     stacks,
 )
 from converters.readers.tiff_pages import all_pages, opened, tag_text
-from converters.slide import AssociatedImage, OpticalPath, Scene, Slide, SourceFile
+from converters.slide import AssociatedImage, OpticalPath, Role, Scene, Slide, SourceFile
 
 if TYPE_CHECKING:
     import tifffile
@@ -127,22 +127,30 @@ class _Opening:
         pages = all_pages(self.tiff)
         root = read_tree(self.probe.path)
         found = stacks(root)
+        if root.value:
+            self.findings.append("some tags of the file cannot be read")
         self.sources.append(SourceFile(self.probe.path, self.probe.size_bytes, self.probe.modified))
         pairs = self._pairs([stack for stack in found if stack.external])
         scenes: list[Scene] = []
         images: list[AssociatedImage] = []
         main = None
+        macros = any(stack.kind == MACRO and role_of(stack) is Role.OVERVIEW for stack, _ in pairs)
         for stack, files in pairs:
             axes = axes_of(stack, files[0])
             role = role_of(stack)
+            if role is Role.OVERVIEW and macros and stack.kind != MACRO:
+                role = None  # the macro image shows all of the glass
             if role is not None and len(pairs) > 1 and all(image.role is not role for image in images):
                 picture = stack_picture(stack, files[0], axes, role) if len(files) == 1 else None
                 if picture is not None:
                     images.append(picture)
                     continue
+            kind = KINDS.get(stack.kind, "a stack of an unknown type")
             if stack.kind not in SCENES:
-                kind = KINDS.get(stack.kind, f"stack of type {stack.kind}")
-                self.findings.append(f"a {kind} belongs to the slide: it is no image of it, and was left out")
+                self.findings.append(f"{kind} belongs to the slide: it is no image of it, and was left out")
+                continue
+            if stack.kind != DEFAULT_IMAGE and stack.pixel_spacing_mm is None:
+                self.findings.append(f"{kind} of unknown pixel size was left out")
                 continue
             main = main or stack
             scenes += self._scenes(stack, files, axes, len(scenes))

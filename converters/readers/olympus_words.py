@@ -29,12 +29,14 @@ BARCODE = 120635
 PRODUCTS = ((24, 25), (34, 35), (17, 18))
 """Tags of a program's name and version."""
 FOCAL_PLANE, TIME, LAMBDA, CHANNELS = 1, 2, 3, 4
+STARTS = ((2012, FOCAL_PLANE), (2013, FOCAL_PLANE), (2100, TIME), (2016, TIME), (2039, LAMBDA))
+"""Tags that tell a dimension's meaning in older files, which do not name it."""
 MICROSCOPE_FRAME = 40500
 DEFAULT_IMAGE, OVERVIEW, EXTENDED_FOCUS, MACRO = 0, 1, 64, 256
 KINDS = {
-    DEFAULT_IMAGE: "image", OVERVIEW: "overview", 2: "sample mask", 4: "focus image", 8: "sharpness map",
-    16: "height map", 32: "texture map", EXTENDED_FOCUS: "extended focus image", MACRO: "macro image",
-    1024: "focus points",
+    DEFAULT_IMAGE: "an image", OVERVIEW: "an overview", 2: "a sample mask", 4: "a focus image",
+    8: "a sharpness map", 16: "a height map", 32: "a texture map", EXTENDED_FOCUS: "an extended focus image",
+    MACRO: "a macro image", 1024: "a map of focus points",
 }  # fmt: skip
 MAX_STACKS = 200
 
@@ -83,12 +85,16 @@ def _stack(image: Node) -> Stack | None:
     boundary = next((found for frame in frames if len(found := frame.numbers(BOUNDARY)) == 4), [])
     columns, rows = (int(value) for value in boundary[2:]) if boundary else (0, 0)
     if external and not (0 < rows < 2**31 and 0 < columns < 2**31):
-        raise DamagedSlide("an image stack does not say how large it is")
+        return None
     increment = None
     axes: dict[int, int] = {}
     channels: list[Node] = []
     for dimension in image.all(DIMENSION):
         meaning = dimension.number(MEANING)
+        if meaning is None:
+            meaning = next((kind for tag, kind in STARTS if dimension.find(tag) is not None), None)
+        if meaning is None and any(map(_describes_channel, dimension.all(CHANNEL))):
+            meaning = CHANNELS
         if meaning is None or dimension.second is None:
             continue
         axes[int(meaning)] = dimension.second

@@ -376,15 +376,15 @@ def test_volumes_one_after_another_are_all_read(tmp_path: Path) -> None:
     assert [child.value for child in dimension.children] == ["first", "second"]
 
 
-@pytest.mark.parametrize(
-    ("offset", "value", "says"),
-    [
-        (16, 2**31, "the tags of the file are damaged"),
-        (8 + 24 + 8, 24, "the tags of the file go round in circles"),
-        (8 + 24 + 12, 2**31, "a tag of the file reaches beyond its end"),
-        (8 + 24 + 8, 2**30, "the file ends within its tags"),
-    ],
-)
+DAMAGES = [
+    (16, 2**31, "the tags of the file are damaged"),
+    (8 + 24 + 8, 24, "the tags of the file go round in circles"),
+    (8 + 24 + 12, 2**31, "a tag of the file reaches beyond its end"),
+    (8 + 24 + 8, 2**30, "the file ends within its tags"),
+]
+
+
+@pytest.mark.parametrize(("offset", "value", "says"), DAMAGES)
 def test_tags_that_contradict_themselves_are_refused(
     tmp_path: Path, offset: int, value: int, says: str
 ) -> None:
@@ -394,6 +394,48 @@ def test_tags_that_contradict_themselves_are_refused(
     path.write_bytes(data)
     with pytest.raises(DamagedSlide, match=f"^{says}$"):
         read_tree(path)
+
+
+@pytest.mark.parametrize(("offset", "value", "says"), DAMAGES)
+def test_a_volume_within_that_breaks_off_costs_its_own_tags_only(
+    tmp_path: Path, offset: int, value: int, says: str
+) -> None:
+    broken = bytearray(volume(integer(2074, 1), integer(2074, 2)))
+    broken[offset - 8 : offset - 4] = value.to_bytes(4, "little")
+    path = tags_file(tmp_path, volume((1 << 28 | 2, 2000, None, bytes(broken)), integer(2074, 3)))
+    root = read_tree(path)
+    assert [child.value for child in root.children] == [None, 3], says
+    assert root.value == 1
+
+
+def test_dimensions_that_do_not_name_their_meaning_are_known_by_their_tags(tmp_path: Path) -> None:
+    drawn = replace(FLUORESCENCE, channels=(DAPI, FITC), planes=3, axes="cz")
+    path = write_olympus_vsi(tmp_path, (drawn,))
+    data = path.read_bytes().replace((2023).to_bytes(4, "little"), (2999).to_bytes(4, "little"))
+    path.write_bytes(data)
+    with opened(path) as slide:
+        level = slide.scenes[0].levels[0]
+        assert (level.optical_paths, level.focal_planes) == (2, 3)
+        assert np.array_equal(joined(level, 1, 2), drawn.pixels(1, 2))
+
+
+def test_where_there_is_a_macro_image_the_overview_is_a_scene(tmp_path: Path) -> None:
+    macro = replace(OVERVIEW, name="Macro", kind=256, rows=250, columns=750, levels=1)
+    with opened(write_olympus_vsi(tmp_path, (OVERVIEW, macro, DrawnStack()))) as slide:
+        assert [scene.label for scene in slide.scenes] == ["Overview", "20x_01"]
+        overview = slide.associated_image(Role.OVERVIEW)
+        assert overview is not None
+        assert overview.columns == 750
+
+
+def test_an_overview_of_unknown_pixel_size_does_not_stop_the_slide(tmp_path: Path) -> None:
+    macro = replace(OVERVIEW, name="Macro", kind=256, rows=250, columns=750, levels=1)
+    with opened(
+        write_olympus_vsi(tmp_path, (replace(OVERVIEW, spacing_um=0.0), macro, DrawnStack()))
+    ) as slide:
+        assert [scene.label for scene in slide.scenes] == ["20x_01"]
+        assert "a overview of unknown pixel size was left out" not in slide.findings
+        assert "an overview of unknown pixel size was left out" in slide.findings
 
 
 def test_tags_nested_without_end_are_refused(tmp_path: Path) -> None:
