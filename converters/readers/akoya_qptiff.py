@@ -119,6 +119,7 @@ def _slide(tiff: "tifffile.TiffFile", probe: Probe) -> Slide:
         [[[Plane(page.page)] for page in group] for group in groups],
         spacing_mm(finest[0].page),
         findings,
+        scan=True,
     )
     paths = tuple(_optical_path(page, number) for number, page in enumerate(finest, 1))
     return Slide(

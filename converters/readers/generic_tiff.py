@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generic pyramidal TIFF: one picture in several sizes, and no vendor's mark on it.
 
-The first page is the finest level. Coarser ones are pages of the main chain (reduced
+The largest page, the first as a rule, is the finest level. Coarser ones are pages of the main chain (reduced
 images by NewSubfileType, or smaller and of the same shape) or pages below the first one
 (SubIFDs). A page whose description begins with "label", "macro", "overview" or
 "thumbnail" is such a picture; any other page is left out, with a finding. Traps:
@@ -17,7 +17,7 @@ Sources: TIFF 6.0; openslide.org/formats/generic-tiff; Adobe TIFF Technical Note
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from converters.errors import UnsupportedPixels
+from converters.errors import DamagedSlide, UnsupportedPixels
 from converters.probe import Probe
 from converters.readers.tiff_pages import all_pages, first_page, opened, spacing_mm, tag_text
 from converters.readers.tiff_pixels import Plane
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     import tifffile
 
 ROLES = {"label": Role.LABEL, "macro": Role.OVERVIEW, "overview": Role.OVERVIEW, "thumbnail": Role.THUMBNAIL}
-REDUCED = 1
+REDUCED, MASK = 1, 4
+"""Bits of NewSubfileType."""
 KEPT_TAGS = (
     "Make", "Model", "Software", "DateTime", "Artist", "HostComputer", "DocumentName", "PageName",
     "XResolution", "YResolution", "ResolutionUnit",
@@ -66,13 +67,20 @@ class GenericTiffReader:
 
 
 def _slide(tiff: "tifffile.TiffFile", probe: Probe) -> Slide:
-    first, *others = all_pages(tiff)
+    pages = all_pages(tiff)
+    for page in pages:
+        if page.imagewidth < 1 or page.imagelength < 1:
+            raise DamagedSlide(f"page {page.index} has an impossible size")
+    first = max((page for page in pages if _role(page) is None), key=_area, default=pages[0])
+    others = [page for page in pages if page is not first]
     findings: list[str] = []
     levels_of = [first, *sub_pages(first)]
     associated: dict[Role, AssociatedImage] = {}
     for page in others:
         role = _role(page) or (Role.THUMBNAIL if _thumbnail(page, first) else None)
-        if role is None and _reduced(page, first):
+        if int(page.subfiletype) & MASK == MASK:
+            findings.append(f"page {page.index} is a transparency mask: left out")
+        elif role is None and _reduced(page, first):
             levels_of.append(page)
         elif role is None:
             findings.append(f"page {page.index} is no reduced picture of the first: left out")
@@ -80,7 +88,9 @@ def _slide(tiff: "tifffile.TiffFile", probe: Probe) -> Slide:
             image = side_image(page, role, findings)
             if image is not None:
                 associated[role] = image
-    levels, mappings = build_levels([_planes(page) for page in levels_of], spacing_mm(first), findings)
+    levels, mappings = build_levels(
+        [_planes(page) for page in levels_of], spacing_mm(first), findings, scan=True
+    )
     return Slide(
         format=GenericTiffReader.format,
         sources=(SourceFile(probe.path, probe.size_bytes, probe.modified),),
@@ -95,6 +105,10 @@ def _slide(tiff: "tifffile.TiffFile", probe: Probe) -> Slide:
         closer=tiff.close,
         findings=tuple(findings),
     )
+
+
+def _area(page: "tifffile.TiffPage") -> int:
+    return int(page.imagewidth) * int(page.imagelength)
 
 
 def _role(page: "tifffile.TiffPage") -> Role | None:

@@ -8,6 +8,7 @@ Source: the OME-TIFF specification (ome-model.readthedocs.io).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from converters.errors import DamagedSlide, MissingCompanion
 from converters.probe import TIFF_FAULTS, Probe
 from converters.readers.ome_xml import OmeDocument, OmeImage, TiffData, parse_ome
 from converters.readers.tiff_pages import all_pages, first_page
-from converters.readers.tiff_samples import Plane
+from converters.readers.tiff_samples import RGB, YCBCR, Plane
 from converters.readers.vendor_xml import MAX_XML_BYTES
 from converters.slide import SourceFile
 
@@ -134,6 +135,18 @@ class OmeFiles:
     def close(self) -> None:
         for tiff in self._open:
             tiff.close()
+
+    def as_stored(self, image: OmeImage) -> OmeImage:
+        """The image, with channels that are the colours of one page taken as one channel:
+        some writers leave SamplesPerPixel out."""
+        depth, channels, times = image.sizes
+        page = next(iter(self.planes(image).values())).page
+        samples = int(page.samplesperpixel)
+        colours = int(page.photometric) in (RGB, YCBCR) and samples in (3, 4)
+        if image.samples != 1 or samples != channels or not colours:
+            return image
+        channel = replace(image.channels[0], name="", samples=samples, rgb=None)
+        return replace(image, sizes=(depth, 1, times), samples=samples, channels=(channel,))
 
     def planes(self, image: OmeImage) -> "Found":
         """The image's planes that there are. Raises DamagedSlide where the XML and the

@@ -113,7 +113,7 @@ def _built(files: OmeFiles, document: OmeDocument) -> Slide:
     scenes: list[Scene] = []
     identifiers: dict[tuple[int, OpticalPath], str] = {}
     cache = SegmentCache()
-    for image in volumes:
+    for image in map(files.as_stored, volumes):
         for scene in _scenes(image, files, cache, findings):
             paths = tuple(
                 replace(path, identifier=identifiers.setdefault((place, path), str(len(identifiers) + 1)))
@@ -173,7 +173,7 @@ def _scenes(image: OmeImage, files: OmeFiles, cache: SegmentCache, findings: lis
             findings.append("planes are missing: shown black")
         page = first_page_of(finest)
         spacing = _spacing(image, page, findings)
-        levels, mappings = build_levels(list(_groups(finest)), spacing, findings, cache=cache)
+        levels, mappings = build_levels(list(_groups(finest)), spacing, findings, cache=cache, scan=True)
         paths = _optical_paths(image, finest, findings)
         if len(levels[0].tiles) and levels[0].pixel_type.samples_per_pixel == 3:
             paths = [replace(path, illumination=_illumination(image, 0, colour=True)) for path in paths]

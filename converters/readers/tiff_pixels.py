@@ -73,13 +73,15 @@ def level_tiles(
     *,
     mappings: Sequence[RealWorldMapping | None] | None = None,
     cache: SegmentCache | None = None,
+    scan: bool = False,
 ) -> LevelTiles:
     """The tiles of ``planes[optical path][focal plane]``, None where the scanner left
     the plane out. Copied where every page allows it.
 
     ``mappings`` are those of the finest level, for a coarser one. ``cache`` may be
-    shared by a slide's levels. Raises DamagedSlide, UnsupportedCompression,
-    UnsupportedPixels.
+    shared by a slide's levels. ``scan`` allows wide integers and floats, which are decoded
+    here to find their extent: only for readers that are ``isolated``. Raises DamagedSlide,
+    UnsupportedCompression, UnsupportedPixels.
     """
     paths = [list(path) for path in planes]
     present = [plane for path in paths for plane in path if plane is not None]
@@ -92,7 +94,7 @@ def level_tiles(
     why = _why_not_copied(present)
     if not why and len(present) == sum(map(len, paths)):
         return _copied(present, len(paths))
-    return _decoded(paths, why or "planes are missing", mappings, cache or SegmentCache())
+    return _decoded(paths, why or "planes are missing", mappings, cache or SegmentCache(), scan)
 
 
 def _why_not_copied(planes: Sequence[Plane]) -> str:
@@ -169,6 +171,7 @@ def _decoded(
     why: str,
     mappings: Sequence[RealWorldMapping | None] | None,
     cache: SegmentCache,
+    scan: bool,
 ) -> LevelTiles:
     readers = [[None if plane is None else plane_reader(plane, cache) for plane in path] for path in paths]
     present = [reader for path in readers for reader in path if reader is not None]
@@ -176,7 +179,9 @@ def _decoded(
     if len({(reader.form in ("rgb", "palette")) for reader in present}) > 1:
         raise UnsupportedPixels("a level mixes colour and grey pages")
     if mappings is None:
-        mappings = [value_mapping([reader for reader in path if reader is not None]) for path in readers]
+        mappings = [
+            value_mapping([reader for reader in path if reader is not None], scan) for path in readers
+        ]
     tile_rows, tile_columns = _tile_size(present)
     down = -(-first.segments.rows // tile_rows)
     across = -(-first.segments.columns // tile_columns)

@@ -35,12 +35,16 @@ def plausible(spacing: tuple[float, float] | None) -> tuple[float, float] | None
 
 
 def sub_pages(page: "tifffile.TiffPage") -> Sequence["tifffile.TiffPage"]:
-    """The pages below a page (SubIFDs), in order. Raises DamagedSlide for too many."""
+    """The pages below a page (SubIFDs), in order. Raises DamagedSlide where one
+    cannot be read."""
     if not page.subifds:
         return ()
     if len(page.subifds) > MAX_PAGES:
         raise DamagedSlide(f"page {page.index} has more than {MAX_PAGES} pages below it")
-    return tuple(page.pages)
+    found = tuple(page.pages)
+    if len(found) != len(page.subifds):
+        raise DamagedSlide(f"a page below page {page.index} is damaged or beyond the end of the file")
+    return found
 
 
 def icc_profile(page: "tifffile.TiffPage") -> bytes:
@@ -61,11 +65,13 @@ def build_levels(
     findings: list[str],
     *,
     cache: SegmentCache | None = None,
+    scan: bool = False,
 ) -> tuple[tuple[Level, ...], tuple[RealWorldMapping | None, ...]]:
     """Levels (finest first) of ``groups``, the planes of each size, and the mappings of the
     optical paths. A group of another shape than the finest is left out, with a finding.
 
-    Raises DamagedSlide, UnsupportedCompression, UnsupportedPixels.
+    ``cache`` and ``scan`` are those of :func:`level_tiles`. Raises DamagedSlide,
+    UnsupportedCompression, UnsupportedPixels.
     """
     cache = cache or SegmentCache()
     ordered = sorted(groups, key=lambda planes: -_area(first_page_of(planes)))
@@ -82,7 +88,7 @@ def build_levels(
         if levels and (not 0.8 < down / across < 1.25 or columns >= levels[-1].columns):
             findings.append(f"page {page.index} is not a smaller picture of the same shape: left out")
             continue
-        found = level_tiles(planes, mappings=mappings, cache=cache)
+        found = level_tiles(planes, mappings=mappings, cache=cache, scan=scan)
         if levels and found.pixel_type.samples_per_pixel != levels[0].pixel_type.samples_per_pixel:
             findings.append(f"page {page.index} has other samples than the finest level: left out")
             continue

@@ -116,8 +116,9 @@ def plane_reader(plane: Plane, cache: SegmentCache) -> PlaneReader:
     return PlaneReader(segments, plane.sample, "grey", findings)
 
 
-def value_mapping(readers: Sequence[PlaneReader]) -> RealWorldMapping | None:
-    """How values of one optical path become unsigned; None where they are."""
+def value_mapping(readers: Sequence[PlaneReader], scan: bool) -> RealWorldMapping | None:
+    """How values of one optical path become unsigned; None where they are. ``scan`` allows
+    to decode all of them for it."""
     if not readers or readers[0].form != "grey":
         return None
     dtypes = {reader.segments.dtype for reader in readers}
@@ -129,6 +130,8 @@ def value_mapping(readers: Sequence[PlaneReader]) -> RealWorldMapping | None:
     if dtype.kind == "i" and dtype.itemsize <= 2:
         shift = 1 << (dtype.itemsize * 8 - 1)
         return RealWorldMapping(1.0, -float(shift), f"signed values, stored with {shift} added")
+    if not scan:
+        raise UnsupportedPixels(f"{dtype.name} values are not read in this format")
     least, greatest, whole = _extent(readers)
     if whole and least >= 0 and greatest <= 65535:
         return RealWorldMapping(1.0, 0.0, f"{dtype.name} values, stored as they are")

@@ -188,6 +188,23 @@ def test_a_small_colour_page_beside_a_grey_image_is_its_thumbnail(tmp_path: Path
         assert np.array_equal(slide.associated[0].read(), RGB[::8, ::8])
 
 
+def test_the_finest_level_may_come_last(tmp_path: Path) -> None:
+    path = write_generic_tiff(tmp_path, compression="zlib", levels=(4, 2, 1), flagged=False)
+    with open_slide(path) as slide:
+        levels = slide.scenes[0].levels
+        assert [level.downsample for level in levels] == [1.0, 2.0, 4.0]
+        assert np.array_equal(level_values(levels[0]), RGB)
+
+
+def test_a_transparency_mask_is_left_out_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tiff"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(RGB, photometric="rgb", metadata=None, compression="zlib")
+        writer.write(RGB[..., 0] > 9, metadata=None, subfiletype=4)
+    with open_slide(path) as slide:
+        assert slide.findings == ("page 1 is a transparency mask: left out",)
+
+
 def test_pages_of_one_size_are_refused(tmp_path: Path) -> None:
     path = write_generic_tiff(tmp_path, levels=(1, 1), flagged=False)
     with pytest.raises(UnsupportedPixels, match=r"^several pages as large as the first"):

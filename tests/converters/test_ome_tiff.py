@@ -196,6 +196,20 @@ def test_colours_stored_apart_are_joined(tmp_path: Path) -> None:
         assert np.array_equal(level_values(slide.scenes[0].levels[0]), picture(200, 220, 61))
 
 
+@pytest.mark.parametrize("channels", ["", '<Channel Name="R"/><Channel Name="G"/><Channel Name="B"/>'])
+def test_colours_are_colours_without_samples_per_pixel(tmp_path: Path, channels: str) -> None:
+    image = Image(colour(200, 220))
+    start, _, rest = document([image]).partition("<Channel")
+    text = start + channels + rest.partition("/>")[2]
+    path = tmp_path / "slide.ome.tiff"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(image.raster()[0], photometric="rgb", metadata=None, description=text.encode())
+    with open_slide(path) as slide:
+        (scene,) = slide.scenes
+        assert [path.illumination for path in scene.optical_paths] == [Illumination.BRIGHTFIELD]
+        assert np.array_equal(level_values(scene.levels[0]), picture(200, 220, 61))
+
+
 def test_colours_of_16_bits_become_three_paths_of_grey(tmp_path: Path) -> None:
     image = Image(colour(200, 220).astype(np.uint16) * 200)
     with open_slide(write_ome(tmp_path, [image])) as slide:

@@ -44,8 +44,8 @@ def pages(tmp_path: Path) -> Iterator[Opened]:
         file.close()
 
 
-def one(page: "tifffile.TiffPage", **options: Any) -> LevelTiles:
-    return level_tiles([[Plane(page)]], **options)
+def one(page: "tifffile.TiffPage", *, scan: bool = True, **options: Any) -> LevelTiles:
+    return level_tiles([[Plane(page)]], scan=scan, **options)
 
 
 def whole(found: LevelTiles, rows: int = ROWS, columns: int = COLUMNS, plane: int = 0) -> NDArray[Any]:
@@ -236,6 +236,13 @@ def test_wide_values_are_mapped_to_16_bits_as_declared(
     stored = whole(found)[..., 0]
     assert stored.dtype == np.uint16
     assert np.abs(stored * mapping.slope + mapping.intercept - values).max() <= error / 2 + 1e-9
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint32"])
+def test_values_are_decoded_while_opening_only_where_that_is_allowed(pages: Opened, dtype: str) -> None:
+    (page,) = pages(GREY16.astype(dtype), compression="lzw")
+    with pytest.raises(UnsupportedPixels, match=f"^{dtype} values are not read in this format$"):
+        one(page, scan=False)
 
 
 def test_values_that_are_no_numbers_become_the_least(pages: Opened) -> None:

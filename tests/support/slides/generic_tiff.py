@@ -86,3 +86,8 @@ def as_aperio_jpeg_2000(path: Path) -> Path:
         data = data.replace(old, new)
     path.write_bytes(data)
     return path
+
+
+def write_deflated_tiff(folder: Path) -> Path:
+    """A small one whose tiles must be decoded."""
+    return write_generic_tiff(folder, rows=500, columns=600, compression="zlib", levels=(1, 2))

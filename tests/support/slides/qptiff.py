@@ -147,3 +147,8 @@ def _write_picture(writer: tifffile.TiffWriter, kind: str, pixels: NDArray[np.ui
         description=description(kind),
         software=SOFTWARE,
     )
+
+
+def write_component_tiff(folder: Path) -> Path:
+    """Four unmixed components in strips of floats."""
+    return write_qptiff(folder, kind="component", tile=None, rows=300, columns=340)

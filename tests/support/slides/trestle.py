@@ -78,3 +78,8 @@ def overlapping(
                 part = np.clip(part.astype(int) - 20 * ((row + column) % 3), 0, 255).astype(np.uint8)
             out[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile] = part
     return out[: pixels.shape[0] + (down - 1) * overlap[0], : pixels.shape[1] + (across - 1) * overlap[1]]
+
+
+def write_stitched_trestle(folder: Path) -> Path:
+    """One whose tiles overlap in two of its levels."""
+    return write_trestle(folder, overlaps=((32, 16), (8, 0)))
