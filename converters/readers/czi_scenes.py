@@ -103,11 +103,11 @@ def _factors(rows: NDArray[np.void]) -> NDArray[np.int64]:
     covered = np.where(wide, rows["columns"], rows["rows"])
     stored = np.where(wide, rows["stored_columns"], rows["stored_rows"])
     exact = (rows["columns"] == rows["stored_columns"]) & (rows["rows"] == rows["stored_rows"])
-    ratio = covered / stored
+    sizes, which = np.unique(covered / stored, return_inverse=True)
     likely = np.array([2**n for n in range(31)] + [3**n for n in range(1, 20)], dtype=np.float64)
-    nearest = likely[np.abs(np.log(ratio)[:, None] - np.log(likely)[None]).argmin(axis=1)]
+    nearest = likely[np.abs(np.log(sizes)[:, None] - np.log(likely)[None]).argmin(axis=1)][which]
     good = np.abs(covered - stored * nearest) <= nearest
-    factor = np.where(good, nearest, np.maximum(np.rint(ratio), 2)).astype(np.int64)
+    factor = np.where(good, nearest, np.maximum(np.rint(covered / stored), 2)).astype(np.int64)
     result: NDArray[np.int64] = np.where(exact, 1, np.maximum(factor, 2))
     return result
 

@@ -56,6 +56,7 @@ FIELDS = np.dtype(
 )  # fmt: skip
 NONE = -1
 """``scene`` and ``order`` of a sub-block that has no dimension S, no M."""
+_EMPTY = {name: NONE if name in ("scene", "order") else 0 for name in FIELDS.names or ()}
 _NAMES = {b"X": "x", b"Y": "y", b"S": "scene", b"C": "channel", b"Z": "z", b"T": "time", b"M": "order"}
 OTHERS = (b"H", b"I", b"R", b"V", b"B")
 _PLANE_NAMES = {b"C": "channels", b"Z": "focal planes", b"T": "time points"}
@@ -160,10 +161,10 @@ def _directory(window: Window, position: int) -> tuple[NDArray[np.void], dict[st
     most = count * (ENTRY.size + MAX_DIMENSIONS * DIMENSION.size)
     start = position + SEGMENT.size + 128
     data = window.read(start, min(max(used - 128, 0), most), what)
-    blocks = np.zeros(count, FIELDS)
+    found: list[tuple[int, ...]] = []
     others: dict[str, set[int]] = defaultdict(set)
     at = 0
-    for number in range(count):
+    for _ in range(count):
         try:
             schema, pixel_type, where, part, compression, dimensions = ENTRY.unpack_from(data, at)
             if not 0 < dimensions <= MAX_DIMENSIONS:
@@ -177,8 +178,7 @@ def _directory(window: Window, position: int) -> tuple[NDArray[np.void], dict[st
             raise DamagedSlide(f"{what} ends too early") from error
         if part:
             raise UnsupportedPixels("the slide is split over several files")
-        row = blocks[number]
-        row["scene"] = row["order"] = NONE
+        row = dict(_EMPTY)
         row["pixel_type"], row["compression"], row["position"] = pixel_type, compression, where
         row["header_bytes"] = max(256, SUBBLOCK.size + end - at)
         for name, first, size, _, stored in DIMENSION.iter_unpack(data[at + ENTRY.size : end]):
@@ -194,7 +194,9 @@ def _directory(window: Window, position: int) -> tuple[NDArray[np.void], dict[st
                 row["rows"], row["stored_rows"] = size, stored or size
             elif size > 1 and key in _PLANE_NAMES:
                 raise UnsupportedPixels(f"sub-blocks that hold several {_PLANE_NAMES[key]} are not read")
+        found.append(tuple(row.values()))
         at = end
+    blocks = np.array(found, FIELDS)
     _check(blocks, window.size_bytes)
     return blocks, {name: len(starts) for name, starts in others.items()}
 
