@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The OME-TIFF reader: planes found, regions and time points as scenes, what the XML says."""
 
+import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -329,10 +330,18 @@ def test_copied_channels_come_from_their_own_files(tmp_path: Path) -> None:
     assert done.verified_tiles == 24
 
 
-def test_a_renamed_file_is_still_its_own(tmp_path: Path) -> None:
-    names = ["another.ome.tiff"]
+@pytest.mark.parametrize("uuid", [True, False])
+def test_a_renamed_file_is_still_its_own(tmp_path: Path, uuid: bool) -> None:
+    """By its UUID, whatever now has its old name; or else because it is the only one."""
     image = Image(grey(1, rows=40, columns=50, dtype="uint8"))
-    path = write_ome(tmp_path, [image], files=names)
+    text = document([image], files=["another.ome.tiff"])
+    if uuid:
+        (tmp_path / "another.ome.tiff").write_bytes(b"another file")
+    else:
+        text = re.sub(r"urn:uuid:[^<\"]*", "", text)
+    path = tmp_path / "slide.ome.tiff"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(image.raster()[0], metadata=None, description=text.encode())
     assert companions(path) == ()
     with open_slide(path) as slide:
         check_planes(slide, image)
@@ -423,10 +432,10 @@ def test_lengths_are_read_with_their_units(
 
 
 def test_colours_are_signed_and_illumination_is_told() -> None:
-    channel = 'Color="-16776961" IlluminationType="Transmitted" ContrastMethod="Phase"'
+    channel = 'Color="-8388353" IlluminationType="Transmitted" ContrastMethod="Phase"'
     image = Image(grey(1, rows=4, columns=5, dtype="uint8"), channels=[channel])
     found = parse_ome(document([image])).images[0].channels[0]
-    assert (found.rgb, found.contrast, found.illumination) == ((255, 0, 0), "Phase", "Transmitted")
+    assert (found.rgb, found.contrast, found.illumination) == ((255, 128, 0), "Phase", "Transmitted")
 
 
 def test_phase_contrast_is_told(tmp_path: Path) -> None:
