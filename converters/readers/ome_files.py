@@ -10,7 +10,6 @@ Source: the OME-TIFF specification (ome-model.readthedocs.io).
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import tifffile
 
@@ -22,11 +21,10 @@ from converters.readers.tiff_samples import RGB, YCBCR, Plane
 from converters.readers.vendor_xml import MAX_XML_BYTES
 from converters.slide import SourceFile
 
-if TYPE_CHECKING:
-    from converters.readers.ome_tiff import Found
-
 MAX_FILES = 250  # TileMap numbers files in 8 bits
 MAIN = ""
+Found = dict[tuple[int, int, int], Plane]
+"""Planes by (channel, z, t)."""
 
 
 def document_of(probe: Probe, description: str) -> OmeDocument:
@@ -148,7 +146,7 @@ class OmeFiles:
         channel = replace(image.channels[0], name="", samples=samples, rgb=None)
         return replace(image, sizes=(depth, 1, times), samples=samples, channels=(channel,))
 
-    def planes(self, image: OmeImage) -> "Found":
+    def planes(self, image: OmeImage) -> Found:
         """The image's planes that there are. Raises DamagedSlide where the XML and the
         pages contradict each other, or no plane is there."""
         depth, channels, times = image.sizes
@@ -181,7 +179,7 @@ class OmeFiles:
             raise DamagedSlide("an image of the OME-XML has no planes")
         return found
 
-    def _place(self, image: OmeImage, found: "Found", at: int, plane: Plane) -> None:
+    def _place(self, image: OmeImage, found: Found, at: int, plane: Plane) -> None:
         depth, channels, times = image.sizes
         sizes = {"Z": depth, "C": channels, "T": times}
         place = {}

@@ -27,7 +27,7 @@ import numpy as np
 
 from converters.errors import DamagedSlide, UnsupportedPixels
 from converters.probe import Probe
-from converters.readers.ome_files import OmeFiles, document_of, other_files
+from converters.readers.ome_files import Found, OmeFiles, document_of, other_files
 from converters.readers.ome_xml import OmeChannel, OmeDocument, OmeImage
 from converters.readers.tiff_pages import first_page, opened, spacing_mm
 from converters.readers.tiff_pixels import Plane, SegmentCache
@@ -61,8 +61,6 @@ METHODS = {
 }
 UNEVEN = 0.05
 """How much distances between focal planes may differ and still count as even."""
-Found = dict[tuple[int, int, int], Plane]
-"""Planes by (channel, z, t)."""
 
 
 class OmeTiffReader:
