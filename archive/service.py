@@ -297,8 +297,9 @@ class Archive:
             self._core, self._retriever, study, series, sop, rendering, principal=principal, scope=scope
         )
 
-    def original(self, series: str, *, principal: Principal, scope: Scope) -> tuple[str, ByteStream]:
-        """Name and bytes of the scanner's own file (the right ``read_original``)."""
+    def original(self, series: str, *, principal: Principal, scope: Scope) -> list[tuple[str, ByteStream]]:
+        """Names and bytes of the scanner's own files, the main one first; a name may hold
+        "/" (the right ``read_original``)."""
         return pictures.original(self._core, series, principal=principal, scope=scope)
 
     # ---- changing --------------------------------------------------------------

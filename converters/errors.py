@@ -63,6 +63,17 @@ class MissingPixelSpacing(ConversionError):
         )
 
 
+class MissingFocalPlaneSpacing(ConversionError):
+    """The file holds focal planes and does not say how far they lie apart: it is required
+    for them (Spacing Between Slices, PS3.3 C.7.6.17.3), and not made up."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the file does not state how far its focal planes lie apart: "
+            'give it in the metadata as {"focal_plane_spacing_um": number}'
+        )
+
+
 class BadMetadata(ConversionError):
     """The metadata file is not of the documented form; the message names the key."""
 

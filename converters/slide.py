@@ -36,6 +36,14 @@ DEFAULT_TILE = 512
 """Edge of the tiles of levels that must be cut by us."""
 
 
+Orientation = tuple[float, float, float, float, float, float]
+"""Image Orientation (Slide) (0048,0102): direction cosines (X, Y, Z) along which columns
+are counted, then those along which rows are. X runs along the short side of the glass, Y
+along the long side towards the label (PS3.3 C.8.12.2.1.1)."""
+LABEL_LEFT: Orientation = (0.0, -1.0, 0.0, -1.0, 0.0, 0.0)
+LABEL_TOP: Orientation = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+
+
 class Role(StrEnum):
     """Image Type value 3 (PS3.3 C.8.12.4.1.1)."""
 
@@ -189,8 +197,9 @@ class Level:
     YCbCr, None nothing): it decides for a JPEG without an Adobe or JFIF marker, and for
     JPEG 2000 without a component transformation. ``reference`` decodes the tile of a
     frame index the reader's own way, to prove by; None where its colours would not be
-    RGB. ``absent_colour`` fills tiles that the scanner left out; None is white, or black
-    for fluorescence.
+    RGB. ``earlier_losses`` are DICOM's method and the ratio of each lossy step before the
+    present coding, oldest first. ``absent_colour`` fills tiles that the scanner left out;
+    None is white, or black for fluorescence.
     """
 
     index: int
@@ -207,6 +216,7 @@ class Level:
     focal_planes: int = 1
     reference: Callable[[int], NDArray[np.uint8]] | None = None
     history: str = ""  # the vendor's words for how it was compressed: index only
+    earlier_losses: tuple[tuple[str, float], ...] = ()
     absent_colour: Colour | None = None
 
     @property
@@ -292,8 +302,10 @@ class Scene:
     levels from finest to coarsest, all with the same paths and planes.
 
     ``origin_mm`` is the corner of pixel (1, 1) in slide coordinates (X, Y), None when
-    unknown. ``focal_planes_um`` are the heights of the planes, lowest first, evenly
-    spaced, from the reference surface or else from the first. ``label`` names the region to people.
+    unknown; ``orientation`` is where rows and columns run to there. ``focal_planes_um`` are
+    the heights of the planes, lowest first, from the reference surface or else from the
+    first; empty where there are several and nobody knows how far they lie apart.
+    ``label`` names the region to people.
     """
 
     index: int
@@ -303,6 +315,7 @@ class Scene:
     focal_planes_um: Sequence[float] = (0.0,)
     label: str = ""
     acquired: datetime | None = None  # where it differs from the scan's
+    orientation: Orientation = LABEL_LEFT
 
 
 @dataclass(frozen=True, eq=False)

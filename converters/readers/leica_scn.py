@@ -145,8 +145,9 @@ def _scene(
 ) -> Scene:
     channels = sorted({one.channel for one in image.dimensions})
     planes = sorted({one.plane for one in image.dimensions})
-    if len(planes) > 1 and not image.spacing_z_nm:
-        raise DamagedSlide("the distance between the focal planes is not stated")
+    heights: tuple[float, ...] = (0.0,)
+    if len(planes) > 1:  # without a distance nobody knows
+        heights = tuple(plane * image.spacing_z_nm / 1000 for plane in planes if image.spacing_z_nm)
     levels = _levels(image, channels, planes, pages, findings)
     icc = _page(image.dimensions[0], pages).tags.get(ICC)
     profile = bytes(icc.value) if icc is not None else b""
@@ -164,7 +165,7 @@ def _scene(
             (words.size_nm[0] - image.offset_nm[0]) / 1e6,
             (words.size_nm[1] - image.offset_nm[1]) / 1e6,
         ),
-        focal_planes_um=tuple(plane * image.spacing_z_nm / 1000 for plane in planes),
+        focal_planes_um=heights,
         label=image.name,
     )
 

@@ -28,6 +28,7 @@ import numpy as np
 
 from converters.errors import (
     DamagedSlide,
+    MissingFocalPlaneSpacing,
     UnsupportedCompression,
     UnsupportedPixels,
 )
@@ -80,7 +81,7 @@ class NikonNd2Reader:
         descriptor = os.open(probe.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             chunks = read_chunks(descriptor)
-            return _slide(probe, chunks, read_told(probe, chunks), descriptor)
+            return _slide(probe, chunks, read_told(chunks), descriptor)
         except Exception:
             os.close(descriptor)
             raise
@@ -88,7 +89,7 @@ class NikonNd2Reader:
 
 def _slide(probe: Probe, chunks: Chunks, told: Told, descriptor: int) -> Slide:
     form = _form(told)
-    frames = Frames(probe.path, chunks, form)
+    frames = Frames(chunks, form)
     mappings = frames.mappings()
     paths = tuple(
         optical_path(told, form.samples, number, mapping) for number, mapping in enumerate(mappings)
@@ -191,7 +192,7 @@ def _heights_um(told: Told) -> tuple[tuple[float, ...], bool]:
         if loop.type == "ZStackLoop" and loop.count > 1:
             step = positive(abs(loop.parameters.stepUm or 0))
             if step is None:
-                raise UnsupportedPixels("focal planes whose distance the file does not state are not read")
+                raise MissingFocalPlaneSpacing
             if loop.count > 10_000:
                 raise UnsupportedPixels("more than 10000 focal planes")
             heights = tuple(round(plane * step, 6) for plane in range(loop.count))

@@ -139,7 +139,7 @@ class _Parser:
                 return self._broken("the file ends within its tags", depth, furthest)
             kind, tag, following, length = FIELD.unpack_from(self.data, at)
             if tag >> 31:
-                return furthest  # what ends a volume of vectors: no tag of ours
+                return int(furthest)  # what ends a volume of vectors: no tag of ours
             self.nodes += 1
             if self.nodes > MAX_NODES:
                 raise DamagedSlide(f"the file has more than {MAX_NODES} tags")

@@ -207,9 +207,7 @@ class _Opening:
         paths = self._identified(optical_paths(stack, axes.channels, files[0].components))
         points = [(ets, time) for ets in files for time in range(axes.times)]
         step = abs(stack.z_increment_um or 0.0)
-        if axes.planes > 1 and not step:
-            step = 1.0
-            self.findings.append("the distance of focal planes is not stated: counted as 1 µm")
+        heights = tuple(step * plane for plane in range(axes.planes) if step or axes.planes == 1)
         scenes = []
         for number, (ets, time) in enumerate(points):
             if (ets.tile_rows, ets.tile_columns, ets.components) != (
@@ -222,7 +220,7 @@ class _Opening:
                     index=first + number,
                     levels=levels(stack, ets, axes, time, self.numbers[ets.path], self.findings),
                     optical_paths=paths,
-                    focal_planes_um=tuple(step * plane for plane in range(axes.planes)),
+                    focal_planes_um=heights,  # none where the distance is not stated
                     label=" ".join(filter(None, (stack.name, point))),
                     acquired=stack.acquired if first and not number else None,
                 )

@@ -161,7 +161,7 @@ def _scenes(image: OmeImage, files: OmeFiles, cache: SegmentCache, findings: lis
     found = files.planes(image)
     depth, _, times = image.sizes
     step, reverse = _focal_step(image) if depth > 1 else (0.0, False)
-    heights = tuple(step * number for number in range(depth))
+    heights = tuple(step * number for number in range(depth) if step or depth == 1)
     for time in range(times):
         finest = _finest(image, found, time, reverse)
         if all(plane is None for path in finest for plane in path):
@@ -206,7 +206,7 @@ def _spacing(image: OmeImage, page: "tifffile.TiffPage", findings: list[str]) ->
 
 
 def _focal_step(image: OmeImage) -> tuple[float, bool]:
-    """(Distance between planes in µm, whether they come highest first)."""
+    """(Distance between planes in µm, 0 where it is not stated; whether they come highest first)."""
     first: dict[int, float] = {}
     for plane in image.planes:
         if plane.position_um is not None:
@@ -217,7 +217,7 @@ def _focal_step(image: OmeImage) -> tuple[float, bool]:
     if image.spacing_um[2] is not None:
         return image.spacing_um[2], reverse
     if len(heights) != image.sizes[0] or not steps.all():
-        raise UnsupportedPixels("the file does not state how far its focal planes lie apart")
+        return 0.0, reverse
     step = abs(float(steps.mean()))
     if (np.abs(np.abs(steps) - step) > UNEVEN * step).any() or not ((steps > 0).all() or reverse):
         raise UnsupportedPixels("the focal planes are not evenly spaced")

@@ -19,9 +19,9 @@ element in its XMP; pages are told apart by their ImageDescription.
 - "Probability_Image" is the scanner's map of tissue, "Thumbnail" a reduced picture.
 - Tiles never scanned have length 0 and the scanner's white (ScanWhitePoint).
 - BuildDate is the software's; the time of scanning is the TIFF's DateTime.
-- The label is at the top of all pictures. Places are given in the frame of all other
-  slides (label to the left, see ``aperio_description.origin_mm``): true among areas. A
-  DP scanner measures them from the glass's corner, an older one only among areas.
+- The label is at the top of all pictures, so columns run along +X and rows along -Y. A
+  DP scanner measures places from the glass's lower left corner, an older one only among
+  areas.
 
 Sources: openslide.org/formats/ventana; Roche's BIF white paper (MC--06058, 2020) as
 described by its readers; TIFF 6.0; TIFF Technical Note 2.
@@ -54,6 +54,7 @@ from converters.readers.ventana_pixels import stitched_tiles
 from converters.readers.ventana_stitching import Area, scanned_areas
 from converters.slide import (
     DEFAULT_TILE,
+    LABEL_TOP,
     AssociatedImage,
     Level,
     OpticalPath,
@@ -70,7 +71,6 @@ if TYPE_CHECKING:
 XMP, ICC = 700, 34675
 PAGES_WITH_XMP = 3  # the photograph's comes first; where that was taken away, a level's
 MAX_PLANES = 1000
-GLASS_LENGTH_MM = 75.0  # nominal
 _LEVEL = re.compile(r"(?:^|\s)level=(\d{1,2})(?:\s|$)")
 _QUALITY = re.compile(r"(?:^|\s)quality=(\d{1,3})(?:\s|$)")
 _DATES = ("%Y:%m:%d %H:%M:%S", "%Y-%m-%d %H:%M:%S")
@@ -158,7 +158,7 @@ def _slide(tiff: "tifffile.TiffFile", probe: Probe) -> Slide:
         levels = _levels(area, pyramid, findings)
         label = f"AOI {area.index}" if len(areas) > 1 else ""
         origin = _origin_mm(area, pyramid) if placed else None
-        scenes.append(Scene(len(scenes), levels, (path,), origin, heights, label))
+        scenes.append(Scene(len(scenes), levels, (path,), origin, heights, label, orientation=LABEL_TOP))
     acquired = _acquired(tag_text(finest[0], "DateTime") or tag_text(pages[0], "DateTime"))
     if acquired is None:
         findings.append("the time of scanning is not stated")
@@ -261,8 +261,8 @@ def _origin_mm(area: Area, pyramid: _Pyramid) -> tuple[float, float] | None:
         return None
     rows, _ = area.size(pyramid.tile)
     origin = (
+        area.position[1] * pyramid.spacing_mm,
         (area.position[0] + rows) * pyramid.spacing_mm,
-        GLASS_LENGTH_MM - area.position[1] * pyramid.spacing_mm,
     )
     return origin if all(-100 < value < 200 for value in origin) else None
 

@@ -27,7 +27,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from converters.errors import UnsupportedPixels
 from converters.probe import Probe
 from converters.readers.czi_attachments import associated_images, samples_of, time_stamps_s
 from converters.readers.czi_metadata import CziMetadata, read_metadata_xml, time_of
@@ -149,5 +148,5 @@ def _heights_um(metadata: CziMetadata, part: Part) -> tuple[float, ...]:
         return (0.0,)
     step = metadata.plane_distance_um
     if step is None:
-        raise UnsupportedPixels("focal planes whose distance the file does not state are not read")
+        return ()
     return tuple(float(height) for height in np.arange(len(part.planes)) * abs(step))

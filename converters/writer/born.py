@@ -9,7 +9,7 @@ strips; tiles without a legal form) is made: decoded and encoded again without l
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from archive.part10.encode import encode_header
 from archive.part10.frame_table import encode_direct
 from converters.barcode import read_barcodes
 from converters.codecs import encode
-from converters.slide import AssociatedImage, PixelType, Progress, Role, Slide, SourceFile
+from converters.errors import MissingFocalPlaneSpacing
+from converters.slide import AssociatedImage, PixelType, Progress, Role, Scene, Slide, SourceFile
 from converters.writer.blank import blank_tile
 from converters.writer.coding import CodingChoice, FrameCoding
 from converters.writer.dataset import (
@@ -144,6 +145,7 @@ def born_instances(
     DamagedSlide, MissingPixelSpacing, UnsupportedCompression, UnsupportedPixels.
     """
     known = metadata or UNKNOWN
+    slide = replace(slide, scenes=[_with_heights(scene, known) for scene in slide.scenes])
     names = Names(secret, source_digest)
     bench = bench or TileWork(slide)
     look = look or look_at(slide, bench)
@@ -161,6 +163,18 @@ def born_instances(
             number += 1
             made.append(_associated(context, image, pixels, number))
     return made
+
+
+def _with_heights(scene: Scene, known: Metadata) -> Scene:
+    """The scene with its focal planes' heights, from the operator where the file has none.
+    Raises MissingFocalPlaneSpacing."""
+    planes = scene.levels[0].focal_planes
+    if known.focal_plane_spacing_um is not None and planes > 1:
+        heights = tuple(number * known.focal_plane_spacing_um for number in range(planes))
+        return replace(scene, focal_planes_um=heights)
+    if planes > 1 and len(scene.focal_planes_um) != planes:
+        raise MissingFocalPlaneSpacing
+    return scene
 
 
 def _levels(
@@ -321,7 +335,7 @@ def _lossy_steps(
     level = one.level
     samples = level.pixel_type.samples_per_pixel * level.pixel_type.bits_allocated // 8
     tile_bytes = level.tile_rows * level.tile_columns * samples
-    steps = []
+    steps = list(level.earlier_losses)
     if one.lossy_source:
         present = int((~level.tiles.absent).sum())
         encoded = int(one.survey.lengths.sum()) or level.tiles.size_bytes

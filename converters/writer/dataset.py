@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pydicom import Dataset
 
 from converters.errors import MissingPixelSpacing
-from converters.slide import PixelType, Role, Scene, Slide
+from converters.slide import LABEL_LEFT, LABEL_TOP, PixelType, Role, Scene, Slide
 from converters.writer.decimals import decimal
 from converters.writer.metadata import Code, Metadata
 from converters.writer.optical_path import BRIGHTFIELD_ONLY, optical_path_item, real_world_items
@@ -21,10 +21,7 @@ from converters.writer.specimen import add_specimen, code_item
 from converters.writer.uids import SOFTWARE_VERSION, Names
 
 SOP_CLASS_UID = "1.2.840.10008.5.1.4.1.1.77.1.6"
-ORIENTATION = (0.0, -1.0, 0.0, -1.0, 0.0, 0.0)
-"""Image Orientation (Slide): label to the left, as scanners show it, so rows run along
--Y (away from the label) and columns along -X."""
-NOMINAL_ORIGIN_MM = (25.0, 50.0)
+NOMINAL_ORIGIN_MM = {LABEL_LEFT: (25.0, 50.0), LABEL_TOP: (0.0, 50.0)}
 """Where the first pixel of an image lies that nobody placed: the corner next to the
 label of a 25 x 75 mm glass, in slide coordinates."""
 NOMINAL_DEPTH_MM = 0.001
@@ -230,14 +227,15 @@ def _tile_organization(to: Dataset, identity: Identity, picture: Picture) -> Non
     to.TotalPixelMatrixRows, to.TotalPixelMatrixColumns = picture.rows, picture.columns
     origin = Dataset()
     placed = picture.scene.origin_mm if picture.role in (Role.VOLUME, Role.THUMBNAIL) else None
-    x, y = placed or NOMINAL_ORIGIN_MM
+    orientation = picture.scene.orientation
+    x, y = placed or NOMINAL_ORIGIN_MM.get(orientation, NOMINAL_ORIGIN_MM[LABEL_LEFT])
     origin.XOffsetInSlideCoordinateSystem = decimal(x)
     origin.YOffsetInSlideCoordinateSystem = decimal(y)
     planes_um = picture.scene.focal_planes_um
     if picture.focal_planes > 1:
         origin.ZOffsetInSlideCoordinateSystem = decimal(planes_um[0])
     to.TotalPixelMatrixOriginSequence = [origin]
-    to.ImageOrientationSlide = [decimal(value) for value in ORIENTATION]
+    to.ImageOrientationSlide = [decimal(value) for value in orientation]
     organization = Dataset()
     organization.DimensionOrganizationUID = names.uid("dimension organization", picture.sop_instance_uid)
     to.DimensionOrganizationSequence = [organization]

@@ -11,6 +11,7 @@ Given as a JSON object of the shape that wsidicom's ``WsiMetadata`` writes; read
     slide     identifier stainings samples
     pyramid   image.pixel_spacing {"width", "height"} (mm)
     pixel_spacing_mm  [between rows, between columns]: ours, for the command line
+    focal_plane_spacing_um  between neighbouring focal planes: ours too
 
 ``samples`` is wsidicom's flat list of slide sample, block, specimen …, each with its
 preparation ``steps``. Other keys of that shape are accepted and have no effect; a key
@@ -28,6 +29,7 @@ from converters.errors import BadMetadata
 _KNOWN = frozenset(
     {
         "patient", "study", "series", "label", "equipment", "slide", "pyramid", "pixel_spacing_mm",
+        "focal_plane_spacing_um",
         "overview", "frame_of_reference_uid", "dimension_organization_uids", "contributing_equipment",
     }
 )  # fmt: skip
@@ -98,6 +100,7 @@ class Metadata:
     software_versions: tuple[str, ...] = ()
     specimens: tuple[Specimen, ...] = ()
     pixel_spacing_mm: tuple[float, float] | None = None
+    focal_plane_spacing_um: float | None = None
 
 
 UNKNOWN = Metadata()
@@ -143,6 +146,7 @@ def read_metadata(source: str | bytes | Json) -> Metadata:
         software_versions=tuple(str(text)[:64] for text in equipment.get("software_versions") or ()),
         specimens=_specimens(slide),
         pixel_spacing_mm=_spacing(source),
+        focal_plane_spacing_um=_plane_spacing(source),
     )
 
 
@@ -221,6 +225,15 @@ def _spacing(source: Json) -> tuple[float, float] | None:
     if not good or not all(isinstance(value, (int, float)) and 1e-6 < value < 1 for value in values):
         raise BadMetadata("pixel_spacing_mm is not two numbers in millimetres")
     return float(values[0]), float(values[1])
+
+
+def _plane_spacing(source: Json) -> float | None:
+    value = source.get("focal_plane_spacing_um")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 10_000:
+        raise BadMetadata("focal_plane_spacing_um is not a number of micrometres")
+    return float(value)
 
 
 def _code(value: object, where: str) -> Code:

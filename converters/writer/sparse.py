@@ -31,8 +31,7 @@ def add_positions(
     spacing_mm: tuple[float, float],
     scene: Scene,
 ) -> None:
-    """Say where each frame lies. Slide coordinates decrease along rows and columns (see
-    ``dataset.ORIENTATION``)."""
+    """Say where each frame lies."""
     organization = to.DimensionOrganizationSequence[0].DimensionOrganizationUID
     pointers = [(ROW_POSITION, PLANE_POSITION), (COLUMN_POSITION, PLANE_POSITION)]
     several_planes = len({place.focal_plane for place in places}) > 1
@@ -53,7 +52,7 @@ def add_positions(
     size = (int(to.Rows), int(to.Columns))
     frames = []
     for place in places:
-        frame = _frame(place, size, origin_mm, spacing_mm, scene.focal_planes_um)
+        frame = _frame(place, size, origin_mm, spacing_mm, scene)
         values = [place.row + 1, place.column + 1]
         if several_planes:
             values.append(place.focal_plane + 1)
@@ -72,15 +71,20 @@ def _frame(
     size: tuple[int, int],
     origin_mm: tuple[float, float],
     spacing_mm: tuple[float, float],
-    planes_um: Sequence[float],
+    scene: Scene,
 ) -> Dataset:
     row, column = place.row * size[0], place.column * size[1]
+    along, down = scene.orientation[:2], scene.orientation[3:5]
+    x, y = (
+        origin_mm[axis] + column * spacing_mm[1] * along[axis] + row * spacing_mm[0] * down[axis]
+        for axis in (0, 1)
+    )
     position = Dataset()
     position.RowPositionInTotalImagePixelMatrix = row + 1
     position.ColumnPositionInTotalImagePixelMatrix = column + 1
-    position.XOffsetInSlideCoordinateSystem = decimal(origin_mm[0] - row * spacing_mm[0])
-    position.YOffsetInSlideCoordinateSystem = decimal(origin_mm[1] - column * spacing_mm[1])
-    position.ZOffsetInSlideCoordinateSystem = decimal(planes_um[place.focal_plane])
+    position.XOffsetInSlideCoordinateSystem = decimal(x)
+    position.YOffsetInSlideCoordinateSystem = decimal(y)
+    position.ZOffsetInSlideCoordinateSystem = decimal(scene.focal_planes_um[place.focal_plane])
     frame = Dataset()
     frame.FrameContentSequence = [Dataset()]
     frame.PlanePositionSlideSequence = [position]

@@ -119,7 +119,11 @@ EXIT_CODES: Sequence[ExitCode] = (
     ),
     ExitCode(
         33,
-        ("converters.errors.MissingPixelSpacing", "converters.errors.BadMetadata"),
+        (
+            "converters.errors.MissingPixelSpacing",
+            "converters.errors.MissingFocalPlaneSpacing",
+            "converters.errors.BadMetadata",
+        ),
         "Metadata is missing or of the wrong form.",
         "Give it with --metadata.",
     ),
@@ -130,6 +134,12 @@ EXIT_CODES: Sequence[ExitCode] = (
         "Name another folder; nothing was overwritten.",
     ),
     ExitCode(35, ("converters.errors.VerificationFailed",), "What was written differs from its source.", ""),
+    ExitCode(
+        29,
+        ("converters.errors.MissingCompanion", "converters.errors.MissingLibrary"),
+        "A file that belongs to the slide, or a library that its format needs, is not there.",
+        "Put the slide's files together as the scanner wrote them; install what the message names.",
+    ),
     ExitCode(36, ("converters.errors.ConversionError",), "Another refusal of a converter.", ""),
     ExitCode(37, ("gateway.errors.BadBackup",), "The backup is damaged or incomplete.", "Use another one."),
     ExitCode(

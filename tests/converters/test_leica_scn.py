@@ -9,10 +9,13 @@ import openslide
 import pytest
 import tifffile
 
-from converters.errors import DamagedSlide
+from converters.errors import DamagedSlide, MissingFocalPlaneSpacing
 from converters.readers.leica_scn import LeicaScnReader
 from converters.registry import open_slide
 from converters.slide import Illumination, PixelType, Role, TileMap
+from converters.writer.metadata import Metadata
+from tests.converters.test_born import header
+from tests.support.converted import born
 from tests.support.level_pixels import level_pixels, tile_bytes
 from tests.support.require import require_data
 from tests.support.slides.leica_scn import COLLECTION_NM, Region, write_leica_scn
@@ -183,10 +186,12 @@ def test_a_description_that_cannot_be_is_refused(tmp_path: Path, old: str, new: 
         open_slide(path)
 
 
-def test_planes_of_unknown_distance_are_refused(tmp_path: Path) -> None:
+def test_the_distance_of_planes_is_asked_for_where_it_is_not_stated(tmp_path: Path) -> None:
     path = edit(write_leica_scn(tmp_path, regions=STACK), 'spacingZ="1500"', 'spacingZ="0000"')
-    with pytest.raises(DamagedSlide, match="distance between the focal planes"):
-        open_slide(path)
+    with pytest.raises(MissingFocalPlaneSpacing):
+        born(path)
+    made = header(born(path, Metadata(focal_plane_spacing_um=1.5))[0])
+    assert made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices == 0.0015
 
 
 def test_a_coarser_level_without_all_planes_is_left_out(tmp_path: Path) -> None:

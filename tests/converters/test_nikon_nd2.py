@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ND2 reader: pixels as they were drawn and as the nd2 package reads them, and the metadata."""
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,9 +12,22 @@ import pytest
 from numpy.typing import NDArray
 
 from converters.convert import ConvertOptions, convert
-from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression, UnsupportedPixels
+from converters.errors import (
+    ConversionError,
+    DamagedSlide,
+    MissingLibrary,
+    UnsupportedCompression,
+    UnsupportedPixels,
+)
+    ConversionError,
+    DamagedSlide,
+    MissingFocalPlaneSpacing,
+    UnsupportedCompression,
+)
 from converters.registry import open_slide
 from converters.slide import Illumination, Level, PixelTiles, PixelType
+from converters.workshop.pool import Limits
+from tests.support.converted import born
 from tests.support.require import require_data
 from tests.support.slides import nikon_nd2 as made
 
@@ -161,8 +175,8 @@ def test_an_unknown_pixel_size_is_not_invented(tmp_path: Path) -> None:
 
 
 def test_focal_planes_without_a_distance_are_not_given_one(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedPixels, match=r"^focal planes whose distance the file does not state"):
-        open_slide(made.write_nikon_nd2(tmp_path, planes=2, step_um=0.0))
+    with pytest.raises(MissingFocalPlaneSpacing):
+        born(made.write_nikon_nd2(tmp_path, planes=2, step_um=0.0))
 
 
 def test_jpeg_2000_inside_is_refused_by_name(tmp_path: Path) -> None:
@@ -201,6 +215,22 @@ def test_every_variant_becomes_dicom_and_passes_the_proof(tmp_path: Path) -> Non
         assert first.ManufacturerModelName == "Nikon Ti2"
         assert first.BitsStored == {"fluorescence": 16, "colour": 8, "float": 16}[name]
         assert len(datasets) == {"fluorescence": 4, "colour": 2, "float": 2}[name]
+
+
+def test_a_file_much_larger_than_the_memory_of_a_child_is_read(tmp_path: Path) -> None:
+    """Nothing maps it into memory: children have a limit on that."""
+    path = made.write_nikon_nd2(tmp_path, gap_bytes=1 << 30)
+    assert path.stat().st_blocks * 512 < 1 << 26  # a hole
+    limits = Limits(processes=1, memory_bytes=1 << 29)
+    (done,) = convert([path], tmp_path / "out", ConvertOptions(verify=True, limits=limits))
+    assert len(done.files) == 2
+
+
+def test_without_the_package_the_pip_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = made.write_nikon_nd2(tmp_path)
+    monkeypatch.setitem(sys.modules, "nd2", None)
+    with pytest.raises(MissingLibrary, match=r"^reading Nikon ND2 needs nd2: pip install nd2$"):
+        open_slide(path)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -12,11 +12,13 @@ import pytest
 import tifffile
 
 from converters.convert import ConvertOptions, convert
-from converters.errors import DamagedSlide, MissingCompanion, UnsupportedPixels
+from converters.errors import DamagedSlide, MissingCompanion, MissingFocalPlaneSpacing, UnsupportedPixels
 from converters.readers.ome_tiff import OmeTiffReader
 from converters.readers.ome_xml import parse_ome
 from converters.registry import companions, open_slide
 from converters.slide import Illumination, PixelTiles, Role, Slide, TileMap
+from converters.writer.metadata import Metadata
+from tests.support.converted import born
 from tests.support.level_pixels import tile_bytes
 from tests.support.level_values import level_values, written_values
 from tests.support.make_slide import picture
@@ -80,11 +82,13 @@ def test_samples_have_the_pixels_that_tifffile_reads(name: str) -> None:
                 assert np.array_equal(values, np.moveaxis(read, 0, -1) if read.shape[0] == 3 else read)
 
 
-def test_planes_whose_distance_is_not_stated_are_refused() -> None:
-    with pytest.raises(
-        UnsupportedPixels, match=r"^the file does not state how far its focal planes lie apart$"
-    ):
-        open_slide(require_data("slides/ome-tiff/multi-channel-z-series.ome.tif"))
+def test_the_distance_of_planes_is_asked_for_where_it_is_not_stated() -> None:
+    path = require_data("slides/ome-tiff/multi-channel-z-series.ome.tif")
+    with open_slide(path) as slide:
+        assert (slide.scenes[0].levels[0].focal_planes, slide.scenes[0].focal_planes_um) == (5, ())
+    with pytest.raises(MissingFocalPlaneSpacing):
+        born(path, Metadata(pixel_spacing_mm=(0.001, 0.001)))
+    assert born(path, Metadata(pixel_spacing_mm=(0.001, 0.001), focal_plane_spacing_um=2))
 
 
 def test_lunaphores_channels_have_all_that_is_known(tmp_path: Path) -> None:

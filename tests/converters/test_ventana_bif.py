@@ -136,8 +136,8 @@ def test_every_area_scanned_is_a_scene_in_its_place(tmp_path: Path) -> None:
         assert [(level.rows, level.columns) for level in second.levels] == [(768, 512 - 30)]
         for scene, area in zip(slide.scenes, APART[:2], strict=True):
             assert_shows(level_pixels(slide, scene.levels[0]), area)
-        assert first.origin_mm == pytest.approx(((9000 + 512) * 0.00025, 75 - 2000 * 0.00025))
-        assert second.origin_mm == pytest.approx(((3000 + 768) * 0.00025, 75 - 500 * 0.00025))
+        assert first.origin_mm == pytest.approx((2000 * 0.00025, (9000 + 512) * 0.00025))
+        assert second.origin_mm == pytest.approx((500 * 0.00025, (3000 + 768) * 0.00025))
 
 
 def test_a_level_that_no_tile_border_cuts_at_an_area_is_left_to_be_computed(tmp_path: Path) -> None:

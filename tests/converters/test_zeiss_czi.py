@@ -16,10 +16,17 @@ from pydicom.uid import JPEGBaseline8Bit
 from pylibCZIrw import czi as pyczi
 
 from converters.convert import ConvertOptions, convert
-from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression, UnsupportedPixels
+from converters.errors import (
+    ConversionError,
+    DamagedSlide,
+    MissingFocalPlaneSpacing,
+    UnsupportedCompression,
+    UnsupportedPixels,
+)
 from converters.readers.jpeg_xr_head import is_lossless, size
 from converters.registry import open_slide
 from converters.slide import Illumination, Level, PixelTiles, Role, Scene, TileMap
+from tests.support.converted import born
 from tests.support.require import require_data
 from tests.support.slides import zeiss_czi as made
 from tests.support.slides.czi_writer import (
@@ -200,8 +207,8 @@ def test_channels_are_optical_paths_and_z_are_focal_planes(tmp_path: Path) -> No
 
 
 def test_focal_planes_without_a_distance_are_not_given_one(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedPixels, match=r"^focal planes whose distance the file does not state"):
-        open_slide(made.write_fluorescence(tmp_path, scale_z=0.0))
+    with pytest.raises(MissingFocalPlaneSpacing):
+        born(made.write_fluorescence(tmp_path, scale_z=0.0))
 
 
 def test_scenes_keep_their_own_boxes_however_far_apart(tmp_path: Path) -> None:
