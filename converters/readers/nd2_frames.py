@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frames of ND2 as tiles: raw ones are mapped into memory, so that only what a tile needs is
-read; those packed by zlib ("lossless") are unpacked whole, and a few are kept.
+"""The frames of ND2 as tiles: of raw ones only what a tile needs is read; those packed by zlib
+("lossless") are unpacked whole, and a few are kept. (Mapping a file of many gigabytes into memory
+would break the limits of the child process that reads it.)
 
 Colours are stored B, G, R, as Nikon's own software shows them.
 """
@@ -9,7 +10,6 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from converters.readers.nd2_chunks import Chunks
 from converters.slide import Pixels, RealWorldMapping
 
 STAMP_BYTES = 8  # before the pixels of a frame
+BAND_ROWS = 512
 KEPT_BYTES = 256 * 1024**2
 
 
@@ -48,11 +49,9 @@ class FrameForm:
 class Frames:
     """The frames of a file. Raises DamagedSlide where one does not lie within it."""
 
-    def __init__(self, path: Path, chunks: Chunks, form: FrameForm) -> None:
+    def __init__(self, chunks: Chunks, form: FrameForm) -> None:
         self._chunks = chunks
         self._form = form
-        self._mapped: np.memmap[tuple[int], np.dtype[np.uint8]] | None = None
-        self._path = path
         self._kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         self.places: dict[int, tuple[int, int]] = {}
         for number, name in chunks.frames.items():
@@ -66,24 +65,25 @@ class Frames:
     ) -> NDArray[np.generic]:
         """(rows, columns, samples) of a channel, RGB or grey, cut at the frame's edges."""
         form = self._form
-        lines = self._lines(frame)[top : top + rows]
+        rows, columns = min(rows, form.rows - top), min(columns, form.columns - left)
         pixel = form.channels * form.samples * np.dtype(form.kind).itemsize
-        part = np.ascontiguousarray(lines[:, left * pixel : min(left + columns, form.columns) * pixel])
+        part = self._bytes(frame, top, rows, left * pixel, columns * pixel)
         samples = part.view(form.kind).reshape(part.shape[0], -1, form.channels, form.samples)
         one = samples[:, :, channel]
         return one[..., ::-1] if form.samples == 3 else one
 
-    def _lines(self, frame: int) -> NDArray[np.uint8]:
-        """(rows, bytes of a row)."""
+    def _bytes(self, frame: int, top: int, rows: int, first: int, count: int) -> NDArray[np.uint8]:
+        """(rows, count): bytes ``first`` and on of each row from ``top``."""
         if self._form.packed:
-            return self._unpacked(frame)
+            return np.ascontiguousarray(self._unpacked(frame)[top : top + rows, first : first + count])
         start, _ = self.places[frame]
-        if self._mapped is None:
-            self._mapped = np.memmap(self._path, np.uint8, "r")
-        flat = np.asarray(self._mapped)[start : start + self._form.size_bytes]
-        if len(flat) != self._form.size_bytes:
-            raise DamagedSlide("a frame lies beyond the end of the file")
-        return flat.reshape(self._form.rows, self._form.row_bytes)
+        row_bytes = self._form.row_bytes
+        if count == row_bytes:
+            data = self._chunks.read(start + top * row_bytes, rows * row_bytes, "a frame")
+        else:
+            begins = range(start + top * row_bytes + first, start + (top + rows) * row_bytes, row_bytes)
+            data = b"".join(self._chunks.read(begin, count, "a frame") for begin in begins)
+        return np.frombuffer(data, np.uint8).reshape(rows, count)
 
     def _unpacked(self, frame: int) -> NDArray[np.uint8]:
         kept = self._kept.get(frame)
@@ -114,10 +114,11 @@ class Frames:
         for channel in range(form.channels):
             low, high = np.inf, -np.inf
             for frame in self.places:
-                values = self.region(frame, channel, 0, 0, form.rows, form.columns)
-                finite = values[np.isfinite(values)]
-                if finite.size:
-                    low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+                for top in range(0, form.rows, BAND_ROWS):
+                    values = self.region(frame, channel, top, 0, BAND_ROWS, form.columns)
+                    finite = values[np.isfinite(values)]
+                    if finite.size:
+                        low, high = min(low, float(finite.min())), max(high, float(finite.max()))
             if low > high:
                 low = high = 0.0
             slope = (high - low) / 65535 or 1.0

@@ -5,6 +5,8 @@ The package follows Nikon's naming of fields; ``picture`` are those of the first
 (SLxPictureMetadata), among them what camera and microscope were set to for each channel.
 """
 
+import io
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,6 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from converters.errors import DamagedSlide, MissingLibrary
-from converters.probe import Probe
 from converters.readers.nd2_chunks import Chunks
 from converters.slide import Illumination, OpticalPath, RealWorldMapping, Scan
 
@@ -36,7 +37,36 @@ class Told:
     application: Mapping[str, Any]
 
 
-def read_told(probe: Probe, chunks: Chunks) -> Told:
+class _Unmapped(io.RawIOBase):
+    """The file, read by position: given a path, the package would map all of it into memory,
+    which the limits of a child process forbid for large files."""
+
+    def __init__(self, chunks: Chunks) -> None:
+        self._chunks = chunks
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._chunks.size_bytes}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        found = os.pread(self._chunks.descriptor, len(buffer), self._at)
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+
+def read_told(chunks: Chunks) -> Told:
     try:
         import nd2
     except ImportError as error:
@@ -47,7 +77,7 @@ def read_told(probe: Probe, chunks: Chunks) -> Told:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with nd2.ND2File(probe.path) as file:
+            with io.BufferedReader(_Unmapped(chunks)) as handle, nd2.ND2File(handle) as file:
                 return Told(
                     attributes=file.attributes,
                     loops=list(file.experiment),

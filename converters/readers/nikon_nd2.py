@@ -28,7 +28,6 @@ import numpy as np
 
 from converters.errors import (
     DamagedSlide,
-    MissingFocalPlaneSpacing,
     UnsupportedCompression,
     UnsupportedPixels,
 )
@@ -58,6 +57,7 @@ from converters.slide import (
 
 MAX_SCENES = 2000
 MAX_TILES = 4_000_000
+MAX_PLANES = 10_000
 JPEG_2000 = b"\0\0\0\x0cjP  \r\n\x87\n"
 LOOPS = {"TimeLoop": "time point", "NETimeLoop": "time point", "XYPosLoop": "position", "ZStackLoop": ""}
 
@@ -157,17 +157,17 @@ def _scenes(
         raise UnsupportedPixels(f"more than {MAX_SCENES} time points and positions")
     if not frames.places:
         raise DamagedSlide("there are no frames in the file")
-    heights, downwards = _heights_um(told)
+    planes, heights, downwards = _stack(told)
     depth = kinds.index("ZStackLoop") if "ZStackLoop" in kinds else None
     times = _times(chunks)
     scenes: list[Scene] = []
     absent = 0
     for step in product(*steps):
         stack = []
-        for plane in range(len(heights)):
+        for plane in range(planes):
             at = list(step)
             if depth is not None:
-                at[depth] = len(heights) - 1 - plane if downwards else plane
+                at[depth] = planes - 1 - plane if downwards else plane
             stack.append(int(np.ravel_multi_index(at, counts)))
         absent += sum(number not in frames.places for number in stack)
         if not any(number in frames.places for number in stack):
@@ -186,18 +186,17 @@ def _scenes(
     return tuple(scenes), findings
 
 
-def _heights_um(told: Told) -> tuple[tuple[float, ...], bool]:
-    """(Heights of the focal planes from the lowest, whether the stack was taken downwards)."""
+def _stack(told: Told) -> tuple[int, tuple[float, ...], bool]:
+    """(Focal planes, their heights from the lowest, whether the stack was taken downwards);
+    no heights where the distance is not stated."""
     for loop in told.loops:
         if loop.type == "ZStackLoop" and loop.count > 1:
+            if loop.count > MAX_PLANES:
+                raise UnsupportedPixels(f"more than {MAX_PLANES} focal planes")
             step = positive(abs(loop.parameters.stepUm or 0))
-            if step is None:
-                raise MissingFocalPlaneSpacing
-            if loop.count > 10_000:
-                raise UnsupportedPixels("more than 10000 focal planes")
-            heights = tuple(round(plane * step, 6) for plane in range(loop.count))
-            return heights, not loop.parameters.bottomToTop
-    return (0.0,), False
+            heights = () if step is None else tuple(round(at * step, 6) for at in range(loop.count))
+            return int(loop.count), heights, not loop.parameters.bottomToTop
+    return 1, (0.0,), False
 
 
 def _label(told: Told, kinds: Sequence[str], counts: Sequence[int], step: Sequence[int]) -> str:

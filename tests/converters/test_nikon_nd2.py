@@ -15,13 +15,8 @@ from converters.convert import ConvertOptions, convert
 from converters.errors import (
     ConversionError,
     DamagedSlide,
-    MissingLibrary,
-    UnsupportedCompression,
-    UnsupportedPixels,
-)
-    ConversionError,
-    DamagedSlide,
     MissingFocalPlaneSpacing,
+    MissingLibrary,
     UnsupportedCompression,
 )
 from converters.registry import open_slide

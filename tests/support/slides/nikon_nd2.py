@@ -6,6 +6,7 @@ Dictionaries (type 11) are the number of items, the bytes from the variant's fir
 item's end, the items, and 8 bytes for each item.
 """
 
+import os
 import struct
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -67,10 +68,14 @@ class Nd2Writer:
         position = self._append(room, field + data, len(data))
         self._places.append((f"{name}!".encode(), position, len(data)))
 
-    def save(self, path: Path) -> Path:
+    def save(self, path: Path, gap_bytes: int = 0) -> Path:
+        """``gap_bytes`` of a hole stand before the last chunk."""
         listed = b"".join(name + struct.pack("<QQ", *place) for name, *place in self._places)
         end = b"ND2 CHUNK MAP SIGNATURE 0000001!"
-        position = len(self._data)
+        *_, (_, last, _) = self._places
+        if gap_bytes:
+            listed = listed.replace(struct.pack("<Q", last), struct.pack("<Q", last + gap_bytes))
+        position = len(self._data) + gap_bytes
         listed += end + struct.pack("<Q", position)
         padded = listed.ljust(-(-(len(listed) + 48) // _ALIGNMENT) * _ALIGNMENT - 48, b"\0")
         padded = (
@@ -78,7 +83,10 @@ class Nd2Writer:
         )
         self._data += struct.pack("<IIQ", _MAGIC, 32, len(padded))
         self._data += b"ND2 FILEMAP SIGNATURE NAME 0001!" + padded
-        path.write_bytes(self._data)
+        with path.open("wb") as file:
+            file.write(self._data[:last])
+            file.seek(gap_bytes, os.SEEK_CUR)
+            file.write(self._data[last:])
         return path
 
 
@@ -155,11 +163,12 @@ def write_nikon_nd2(
     calibrated: bool = True,
     floats: bool = False,
     compression: int | None = None,
+    gap_bytes: int = 0,
 ) -> Path:
     """An experiment of ``times`` x ``positions`` x ``planes`` frames, each of ``channels``.
 
     ``padding`` bytes follow every row; ``missing`` frames were never taken; ``compression`` is
-    Nikon's number for it where it shall be a lie.
+    Nikon's number for it where it shall be a lie; ``gap_bytes`` make the file larger.
     """
     writer = Nd2Writer()
     kind = "<f4" if floats else "u1" if bits == 8 else "<u2"
@@ -263,4 +272,4 @@ def write_nikon_nd2(
     )
     writer.add("CustomDataVar|AppInfo_V1_0", _xml(application))
     writer.add("ImageAttributesLV", variant("SLxImageAttributes", attributes))
-    return writer.save(folder / "slide.nd2")
+    return writer.save(folder / "slide.nd2", gap_bytes)
