@@ -2,10 +2,10 @@
 """Scanner files to DICOM files."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converters.errors import BadMetadata
@@ -17,11 +17,13 @@ from converters.inspection import (
     what_is_made_again,
 )
 from converters.registry import open_slide
-from converters.slide import Progress, Slide
+from converters.slide import Progress, Role, Slide
 from converters.workshop import DEFAULT_LIMITS, Limits, Workshop
 from converters.writer.born import DicomInstance, born_instances, look_at
 from converters.writer.coding import DEFAULT_CODING, CodingChoice
-from converters.writer.files import scratch_beside, write_files
+from converters.writer.concatenation import PartLimit, concatenated
+from converters.writer.dual_tiff import why_not
+from converters.writer.files import file_name, scratch_beside, write_files
 from converters.writer.metadata import Metadata, read_metadata
 from converters.writer.plan import plan
 from converters.writer.uids import PUBLIC_SECRET
@@ -43,14 +45,20 @@ __all__ = [
 class ConvertOptions:
     """``levels``: indexes to write (0 is the finest), None for all with label, overview
     and thumbnail. ``coding``: the form of frames that cannot be copied. ``secret``: the
-    site's, so that UIDs equal those of its archive. ``limits``: of the processes that
-    decode."""
+    site's, so that UIDs equal those of its archive. ``part_limit``: levels that exceed it
+    become concatenations. ``series_per_region``: each scene is a series of its own.
+    ``dual_tiff``: levels are TIFF files besides (see ``writer.dual_tiff``). With any of
+    these the files are no longer those that the archive serves. ``limits``: of the
+    processes that decode."""
 
     levels: tuple[int, ...] | None = None
     metadata: Metadata | None = None
     verify: bool = False
     secret: bytes = PUBLIC_SECRET
     coding: CodingChoice = DEFAULT_CODING
+    part_limit: PartLimit | None = None
+    series_per_region: bool = False
+    dual_tiff: bool = False
     limits: Limits = DEFAULT_LIMITS
 
 
@@ -124,12 +132,26 @@ def _convert(
             bench=bench,
             coding=options.coding,
             progress=progress,
+            series_per_region=options.series_per_region,
         )
-        files = write_files(instances, folder, progress)
+        if options.part_limit is not None:
+            instances = concatenated(instances, options.part_limit)
+        files = write_files(instances, folder, progress, dual_tiff=options.dual_tiff)
         verified = verify_files(slide, instances, files, bench) if options.verify else 0
         findings = [*slide.findings, *(text for found in look.surveys.values() for text in found.findings)]
+        if options.dual_tiff:
+            findings += _not_tiff(instances)
         again = what_is_made_again(slide, look.surveys, options.coding)
     return Converted(path, folder, tuple(files), tuple(instances), tuple(findings), verified, tuple(again))
+
+
+def _not_tiff(instances: Sequence[DicomInstance]) -> Iterator[str]:
+    for instance in instances:
+        if instance.role is Role.VOLUME and instance.part < 2:  # once for all parts
+            why = why_not(instance)
+            if why:
+                level = file_name(replace(instance, part=0)).removesuffix(".dcm")
+                yield f"{level} is no TIFF: {why}"
 
 
 def metadata_file(path: Path) -> Metadata:

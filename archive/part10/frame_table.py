@@ -239,6 +239,25 @@ def encode_gathered(
     return _table(Kind.GATHER, first.size - 1, starts.size, arrays, literals)
 
 
+def sliced(table: "FrameTable", start: int, stop: int) -> bytes:
+    """Frames ``start`` to ``stop`` (from 0, ``stop`` excluded) of a ``direct`` or
+    ``gather`` table as a table of their own, over the same blobs. ``IndexError`` for
+    frames that ``table`` lacks, ``ValueError`` for a ``bits`` table."""
+    if not 0 <= start <= stop <= table.count:
+        raise IndexError(f"frames {start} to {stop} of {table.count}")
+    if table.kind is Kind.GATHER:
+        return encode_gather(map(table.segments, range(start, stop)))
+    entries = table.direct_entries()[start:stop]
+    return encode_direct(
+        entries["offset"],
+        entries["length"],
+        blob_index=entries["blob"],
+        prefixes=table.prefixes,
+        prefix_ids=entries["prefix"],
+        skips=entries["skip"],
+    )
+
+
 def encode_bits(count: int, bits_per_frame: int, *, offset: int, length: int, blob_index: int = 0) -> bytes:
     """A ``bits`` table: ``count`` frames of ``bits_per_frame`` bits, one after another
     without padding between, in ``length`` bytes at ``offset`` of a blob."""

@@ -56,6 +56,7 @@ class DicomInstance:
     point at a blank codestream. ``tile_indexes``: of each frame of a level, its tile's
     index in the level; not all tiles where most are absent (TILED_SPARSE). ``level``
     counts the scanner's levels and after them those computed here (``computed``).
+    ``part`` counts from 1 where the level is divided (see ``concatenation``).
     """
 
     sop_instance_uid: str
@@ -78,6 +79,7 @@ class DicomInstance:
     tile_indexes: NDArray[np.int64] | None = None
     why_not_born: str = ""
     computed: bool = False
+    part: int = 0
     sop_class_uid: str = SOP_CLASS_UID
 
 
@@ -131,6 +133,7 @@ def born_instances(
     look: Look | None = None,
     bench: Bench | None = None,
     coding: CodingChoice | None = None,
+    series_per_region: bool = False,
 ) -> list[DicomInstance]:
     """All instances of a slide: levels from the coarsest, so that a slide opens early,
     then thumbnail, label and overview.
@@ -141,8 +144,9 @@ def born_instances(
     otherwise; what is kept is the same as without. Frames that are ours are written to
     files in ``scratch``, by default a new temporary folder, and tell ``progress`` about
     it. ``look`` is what :func:`look_at` gave, if it was taken already. ``bench`` works on
-    pixels, this process by default; ``coding`` says in what form they are kept. Raises
-    DamagedSlide, MissingPixelSpacing, UnsupportedCompression, UnsupportedPixels.
+    pixels, this process by default; ``coding`` says in what form they are kept.
+    ``series_per_region`` gives each scene a series of its own. Raises DamagedSlide,
+    MissingPixelSpacing, UnsupportedCompression, UnsupportedPixels.
     """
     known = metadata or UNKNOWN
     slide = replace(slide, scenes=[_with_heights(scene, known) for scene in slide.scenes])
@@ -153,7 +157,7 @@ def born_instances(
     if not (known.barcode or slide.scan.barcode):
         labels = [at for at, image in enumerate(slide.associated) if image.role is Role.LABEL]
         barcode = read_barcodes(look.pixels[labels[0]]) if labels else ""
-    identity = identify(slide, known, names, barcode)
+    identity = identify(slide, known, names, barcode, series_per_region=series_per_region)
     context = _Context(slide, identity, names, scratch, progress, look, bench, coding or CodingChoice())
     planned = plan(slide, look.surveys)
     made = _levels(context, planned, levels)
@@ -228,9 +232,16 @@ def _level_uid(context: _Context, one: PlannedLevel) -> str:
     else:
         coding = _coding(context, one)
         form = (coding.transfer_syntax_uid, coding.quality)
-    return context.names.uid(
-        "image", one.scene.index, "level", one.index, *form, level.tile_rows, level.tile_columns
-    )
+    size = (level.tile_rows, level.tile_columns)
+    own = _of_own_series(context, one.scene.index, Role.VOLUME)
+    return context.names.uid("image", one.scene.index, "level", one.index, *form, *size, *own)
+
+
+def _of_own_series(context: _Context, scene: int, role: Role) -> tuple[object, ...]:
+    """What tells an image from the same one in the slide's only series, which has another
+    header and so another UID."""
+    series = context.identity.series(scene, role)
+    return ("series", series) if series else ()
 
 
 def _recomposed(
@@ -381,8 +392,9 @@ def _associated(
     ]
     again = next(at for at, other in enumerate(twins) if other is image)
     uid = context.names.uid(
-        "image", image.scene, image.role.value, transfer_syntax_uid, *([again] if again else [])
-    )
+        "image", image.scene, image.role.value, transfer_syntax_uid, *([again] if again else []),
+        *_of_own_series(context, image.scene, image.role),
+    )  # fmt: skip
     picture = Picture(
         role=image.role,
         image_type=image_type,

@@ -36,7 +36,8 @@ SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operatio
 
 @dataclass(frozen=True)
 class Identity:
-    """What all images of one slide share."""
+    """What all images of one slide share. ``series_per_region`` gives each scene a series
+    of its own, for readers that take a series for one pyramid."""
 
     slide: Slide
     metadata: Metadata
@@ -45,14 +46,20 @@ class Identity:
     barcode: str
     acquired: datetime
     time_is_file_time: bool
+    series_per_region: bool = False
 
     @property
     def study_instance_uid(self) -> str:
         return self.metadata.study_instance_uid or self.names.uid("study")
 
-    @property
-    def series_instance_uid(self) -> str:
-        return self.metadata.series_instance_uid or self.names.uid("series")
+    def series(self, scene: int, role: Role = Role.VOLUME) -> int:
+        """In which of the slide's series an image is, from 0; label and overview, which
+        show the whole glass, are in the first."""
+        return scene if self.series_per_region and role in (Role.VOLUME, Role.THUMBNAIL) else 0
+
+    def series_instance_uid(self, series: int) -> str:
+        first = self.metadata.series_instance_uid or self.names.uid("series")
+        return self.names.uid("series", first, series) if series else first
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,9 @@ class Picture:
     computed_from: str = ""  # SOP Instance UID of the finer level that this one was averaged from
 
 
-def identify(slide: Slide, metadata: Metadata, names: Names, barcode: str) -> Identity:
+def identify(
+    slide: Slide, metadata: Metadata, names: Names, barcode: str, *, series_per_region: bool = False
+) -> Identity:
     """Names and time of the slide. ``barcode`` is what the label's symbols say.
 
     A time that is not known is the file's, in UTC, and marked (DESIGN 4)."""
@@ -99,6 +108,7 @@ def identify(slide: Slide, metadata: Metadata, names: Names, barcode: str) -> Id
         barcode=barcode,
         acquired=acquired or file_time,
         time_is_file_time=acquired is None,
+        series_per_region=series_per_region,
     )
 
 
@@ -111,7 +121,7 @@ def dataset(identity: Identity, picture: Picture) -> Dataset:
     result.SOPClassUID = SOP_CLASS_UID
     result.SOPInstanceUID = picture.sop_instance_uid
     _patient_and_study(result, identity)
-    _series_and_equipment(result, identity)
+    _series_and_equipment(result, identity, picture)
     _frame_of_reference(result, identity, picture)
     _acquisition(result, identity, picture)
     _pixels(result, picture)
@@ -143,11 +153,12 @@ def _patient_and_study(to: Dataset, identity: Identity) -> None:
         to.StudyDescription = known.study_description
 
 
-def _series_and_equipment(to: Dataset, identity: Identity) -> None:
+def _series_and_equipment(to: Dataset, identity: Identity, picture: Picture) -> None:
     known, scan = identity.metadata, identity.slide.scan
+    series = identity.series(picture.scene.index, picture.role)
     to.Modality = "SM"
-    to.SeriesInstanceUID = identity.series_instance_uid
-    to.SeriesNumber = known.series_number
+    to.SeriesInstanceUID = identity.series_instance_uid(series)
+    to.SeriesNumber = known.series_number + series
     if known.series_description:
         to.SeriesDescription = known.series_description
     if known.body_part_examined:
@@ -271,7 +282,7 @@ def _tile_organization(to: Dataset, identity: Identity, picture: Picture) -> Non
         shared.RealWorldValueMappingSequence = mapped
     if picture.computed_from:
         shared.DerivationImageSequence = [_derivation(picture.computed_from)]
-        to.ReferencedSeriesSequence = [_same_series(identity, picture.computed_from)]
+        to.ReferencedSeriesSequence = [_same_series(identity, picture)]
     to.SharedFunctionalGroupsSequence = [shared]
     if picture.role in (Role.VOLUME, Role.THUMBNAIL):
         to.ImagedVolumeWidth = picture.columns * spacing[1]
@@ -279,13 +290,13 @@ def _tile_organization(to: Dataset, identity: Identity, picture: Picture) -> Non
         to.ImagedVolumeDepth = NOMINAL_DEPTH_MM * 1000 + planes_um[-1] - planes_um[0]  # µm
 
 
-def _same_series(identity: Identity, sop_instance_uid: str) -> Dataset:
-    """Common Instance Reference (PS3.3 C.12.2): an image of this series."""
+def _same_series(identity: Identity, picture: Picture) -> Dataset:
+    """Common Instance Reference (PS3.3 C.12.2): the finer image, of the same series."""
     referenced = Dataset()
     referenced.ReferencedSOPClassUID = SOP_CLASS_UID
-    referenced.ReferencedSOPInstanceUID = sop_instance_uid
+    referenced.ReferencedSOPInstanceUID = picture.computed_from
     item = Dataset()
-    item.SeriesInstanceUID = identity.series_instance_uid
+    item.SeriesInstanceUID = identity.series_instance_uid(identity.series(picture.scene.index))
     item.ReferencedInstanceSequence = [referenced]
     return item
 

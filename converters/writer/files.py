@@ -15,6 +15,7 @@ from archive.part10.stream import Part10Stream
 from converters.errors import DamagedSlide, TargetExists
 from converters.slide import Progress, SourceFile
 from converters.writer.born import DicomInstance
+from converters.writer.dual_tiff import wrapping
 
 CHUNK_BYTES = 4 << 20
 
@@ -57,16 +58,23 @@ def part10_bytes(instance: DicomInstance) -> bytes:
 
 
 def file_name(instance: DicomInstance) -> str:
-    """``level-0.dcm`` (the finest), ``label.dcm``; with the scene in front from the second on."""
+    """``level-0.dcm`` (the finest), ``level-0-part-1.dcm``, ``label.dcm``; with the scene in
+    front from the second on."""
     scene = f"scene-{instance.scene}-" if instance.scene else ""
     kind = f"level-{instance.level}" if instance.role == "VOLUME" else instance.role.value.lower()
-    return f"{scene}{kind}.dcm"
+    part = f"-part-{instance.part}" if instance.part else ""
+    return f"{scene}{kind}{part}.dcm"
 
 
 def write_files(
-    instances: Sequence[DicomInstance], folder: Path, progress: Progress | None = None
+    instances: Sequence[DicomInstance],
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    dual_tiff: bool = False,
 ) -> list[Path]:
-    """Write each instance into ``folder``, which must not exist yet.
+    """Write each instance into ``folder``, which must not exist yet; with ``dual_tiff``,
+    levels that can be are TIFF files besides.
 
     All is written and fsynced under another name beside it, then renamed: on any
     error nothing is left. Raises TargetExists, OSError (disk full).
@@ -85,6 +93,11 @@ def write_files(
                     done += len(chunk)
                     if progress is not None:
                         progress(done, total)
+                tiff = wrapping(instance, part10_stream(instance)) if dual_tiff else None
+                if tiff is not None:
+                    file.write(tiff.padding)
+                    file.seek(0)
+                    file.write(tiff.preamble)
                 file.flush()
                 os.fsync(file.fileno())
         partial.chmod(0o755)

@@ -9,6 +9,7 @@ name holds what the object is made from.
 import hashlib
 import hmac
 import uuid
+from collections.abc import Iterable
 
 WRITER_PROFILE = 2
 """Raised whenever the same slide would give other headers or other frames."""
@@ -40,10 +41,20 @@ class Names:
         return self._named("shared", role, *parts)
 
     def _named(self, *parts: str) -> str:
-        text = "".join(f"{len(part.encode())}:{part}" for part in parts)
-        return f"2.25.{uuid.uuid5(self._space, text).int}"
+        return f"2.25.{uuid.uuid5(self._space, _joined(parts)).int}"
 
     @property
     def unknown_identifier(self) -> str:
         """``UNKNOWN-`` and 8 digits of the digest (DESIGN 4): at most 16 characters."""
         return f"UNKNOWN-{int.from_bytes(self._digest[:8]) % 10**8:08d}"
+
+
+def derived_uid(uid: str, *parts: object) -> str:
+    """A UID that follows from another of ours (``2.25.`` and a UUID) and from what
+    ``parts`` name: as secret as that one is."""
+    space = uuid.UUID(int=int(uid.removeprefix("2.25.")))
+    return f"2.25.{uuid.uuid5(space, _joined(map(str, parts))).int}"
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return "".join(f"{len(part.encode())}:{part}" for part in parts)

@@ -2,12 +2,17 @@
 """``coverslip convert``."""
 
 from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.cli.options import Given, as_json, common, print_json
 from gateway.cli.paths import each, files_of
 from gateway.cli.progress import byte_progress
+
+if TYPE_CHECKING:
+    from converters.convert import Converted
 
 
 def _levels(text: str | None) -> tuple[int, ...] | None:
@@ -52,6 +57,37 @@ def _levels(text: str | None) -> tuple[int, ...] | None:
     metavar="QUALITY",
     help="Encode such frames with loss instead, at this quality (1 to 100).",
 )
+@click.option(
+    "--concatenate",
+    "part_frames",
+    type=click.IntRange(1),
+    metavar="FRAMES",
+    help="Divide levels of more frames into several files, a concatenation.",
+)
+@click.option(
+    "--concatenate-bytes",
+    "part_bytes",
+    type=click.IntRange(1),
+    metavar="BYTES",
+    help="Divide levels whose frames have more bytes likewise.",
+)
+@click.option(
+    "--series-per-region",
+    is_flag=True,
+    help="A series for each region of the slide; OpenSlide takes a series for one slide.",
+)
+@click.option(
+    "--dual-tiff",
+    is_flag=True,
+    help="Make level files readable as TIFF too; they are not the bytes that the archive serves.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="How many SRC to convert at once.",
+)
 def command(
     given: Given,
     as_json: bool,
@@ -62,6 +98,11 @@ def command(
     verify: bool,
     lossless: str | None,
     lossy_quality: int | None,
+    part_frames: int | None,
+    part_bytes: int | None,
+    series_per_region: bool,
+    dual_tiff: bool,
+    jobs: int,
 ) -> None:
     """Turn scanner files into DICOM Part 10 files; no server needed.
 
@@ -71,8 +112,9 @@ def command(
     Example: coverslip convert slide.svs -o ./out --verify
     """
     from converters.convert import ConvertOptions, convert, metadata_file
-    from converters.workshop import Limits
+    from converters.workshop import Limits, Workshop
     from converters.writer.coding import CodingChoice
+    from converters.writer.concatenation import PartLimit
     from converters.writer.uids import PUBLIC_SECRET
 
     settings = given.settings()
@@ -92,32 +134,47 @@ def command(
             lossless or settings.convert.lossless,
             lossy_quality or settings.convert.lossy_quality or None,
         ),
+        part_limit=PartLimit(part_frames or 0, part_bytes or 0) if part_frames or part_bytes else None,
+        series_per_region=series_per_region,
+        dual_tiff=dual_tiff,
         limits=Limits(settings.convert.processes, settings.convert.memory_bytes, settings.convert.timeout_s),
     )
     report: list[dict[str, object]] = []
-    with byte_progress("convert") as progress:
+    ended = Event()
 
-        def work(path: Path) -> None:
-            for made in convert([path], folder, options, progress.of_total):
-                report.append(
-                    {
-                        "source": str(made.source),
-                        "files": [str(file) for file in made.files],
-                        "encoded_again": list(made.encoded_again),
-                        "findings": list(made.findings),
-                        "verified_tiles": made.verified_tiles,
-                    }
-                )
-                if not as_json:
-                    checked = f", {made.verified_tiles} tiles verified" if verify else ""
-                    click.echo(f"{made.folder}: {len(made.files)} files{checked}")
-                    for line in made.encoded_again:
-                        click.echo(f"  {line}")
-                    for finding in made.findings:
-                        click.echo(f"  note: {finding}")
+    def tell(made: "Converted") -> None:
+        report.append(
+            {
+                "source": str(made.source),
+                "files": [str(file) for file in made.files],
+                "encoded_again": list(made.encoded_again),
+                "findings": list(made.findings),
+                "verified_tiles": made.verified_tiles,
+            }
+        )
+        if not as_json:
+            checked = f", {made.verified_tiles} tiles verified" if verify else ""
+            click.echo(f"{made.folder}: {len(made.files)} files{checked}")
+            for line in made.encoded_again:
+                click.echo(f"  {line}")
+            for finding in made.findings:
+                click.echo(f"  note: {finding}")
+
+    with byte_progress("convert") as progress, Workshop(options.limits) as workshop:
+
+        def work(path: Path) -> "Converted":
+            told = progress.share() if jobs > 1 else progress.of_total
+
+            def report_progress(done: int, total: int) -> None:
+                if ended.is_set():
+                    raise click.Abort  # in a thread: nothing of this slide is left
+                told(done, total)
+
+            return convert([path], folder, options, report_progress, workshop)[0]
 
         try:
-            each(files_of(sources), work)
+            each(files_of(sources), work, at_once=jobs, tell=tell)
         finally:
+            ended.set()
             if as_json:
                 print_json(report)

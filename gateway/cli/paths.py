@@ -4,6 +4,8 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +13,7 @@ from gateway.cli.errors import CannotRead, Finished
 from gateway.cli.exit_codes import SOME_FAILED, code_of
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def files_of(paths: Iterable[Path]) -> list[Path]:
@@ -43,16 +46,38 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def each(paths: Sequence[T], work: Callable[[T], None]) -> None:
+def each(
+    paths: Sequence[T],
+    work: Callable[[T], R],
+    *,
+    at_once: int = 1,
+    tell: Callable[[R], None] = lambda result: None,
+) -> None:
     """``work`` on every path (or UID). One: its refusal is the command's. Several: the others
-    go on, each refusal is a line on standard error, and Finished ends the command."""
+    go on, each refusal is a line on standard error, and Finished ends the command.
+
+    ``at_once`` of them are worked on in threads; ``tell`` gets their results in the order of
+    ``paths`` all the same. What ends the command (a fault of ours, an interrupt) does not
+    wait for those under way.
+    """
     if len(paths) == 1:
-        work(paths[0])
+        tell(work(paths[0]))
         return
+    if at_once == 1:
+        _each(paths, (partial(work, path) for path in paths), tell)
+        return
+    pool = ThreadPoolExecutor(at_once, "each")
+    try:
+        _each(paths, [pool.submit(work, path).result for path in paths], tell)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _each(paths: Sequence[T], results: Iterable[Callable[[], R]], tell: Callable[[R], None]) -> None:
     failed = 0
-    for path in paths:
+    for path, result in zip(paths, results, strict=True):
         try:
-            work(path)
+            tell(result())
         except Exception as error:
             if code_of(error) is None:
                 raise  # a fault of ours

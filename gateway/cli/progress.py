@@ -2,7 +2,7 @@
 """Progress bars on the terminal; silent where standard error is none."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ class ByteProgress:
     def __init__(self, bar: "Progress | None" = None, task: "TaskID | None" = None) -> None:
         self._bar, self._task = bar, task
         self.bytes = 0
+        self._shares: dict[int, tuple[int, int]] = {}
 
     def to(self, done: int, total: int | None = None) -> None:
         """``done`` bytes are done in all."""
@@ -33,6 +34,18 @@ class ByteProgress:
     def of_total(self, done: int, total: int) -> None:
         """``done`` of ``total`` bytes of the present slide are done."""
         self.to(done, total)
+
+    def share(self) -> Callable[[int, int], None]:
+        """:meth:`of_total` for one of several slides at once: the bar shows their sum."""
+        number = len(self._shares)
+        self._shares[number] = (0, 0)
+
+        def told(done: int, total: int) -> None:
+            self._shares[number] = (done, total)
+            shares = list(self._shares.values())
+            self.to(sum(share[0] for share in shares), sum(share[1] for share in shares))
+
+        return told
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from archive.part10.frame_table import (
     encode_direct,
     encode_gather,
     repack,
+    sliced,
 )
 
 entries = st.lists(
@@ -47,6 +48,30 @@ def test_a_direct_table_gives_back_what_was_put_in(rows, prefixes):
         assert b"".join(before) == prefixes[prefix]
         assert body == Range(blob, offset + skip, length - skip)
         assert table.frame_length(n) == table.lengths()[n] == len(prefixes[prefix]) + length - skip
+
+
+def test_a_slice_of_a_table_holds_the_same_segments():
+    direct = FrameTable.from_bytes(
+        encode_direct(
+            [5, 90, 40, 7], [9, 8, 7, 6], blob_index=[0, 2, 1, 0], prefixes=[b"", b"ab"],
+            prefix_ids=[1, 0, 1, 1], skips=[0, 3, 2, 1],
+        )
+    )  # fmt: skip
+    gather = FrameTable.from_bytes(
+        encode_gather([[b"x"], [Range(1, 2, 3), b"yz"], [], [b"x", Range(0, 0, 9)]])
+    )
+    for table in (direct, gather):
+        for start in range(table.count + 1):
+            for stop in range(start, table.count + 1):
+                part = FrameTable.from_bytes(sliced(table, start, stop))
+                assert (part.kind, part.count) == (table.kind, stop - start)
+                assert [part.segments(at) for at in range(part.count)] == [
+                    table.segments(at) for at in range(start, stop)
+                ]
+        with pytest.raises(IndexError):
+            sliced(table, 2, table.count + 1)
+    with pytest.raises(ValueError, match="not a direct table"):
+        sliced(FrameTable.from_bytes(encode_bits(2, 9, offset=0, length=3)), 0, 1)
 
 
 @given(frames)
