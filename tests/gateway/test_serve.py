@@ -131,7 +131,10 @@ def test_a_role_that_dies_is_started_again_and_the_others_never_notice(server: S
 def test_a_slide_dropped_into_the_watched_folder_is_listed_and_its_name_is_in_no_log(server: Serving) -> None:
     canary = "CANARY^PATIENT 4711"
     shutil.copy(require_data(SVS), server.data / "watch" / f"{canary}.svs")
-    server.follow("job 1: 4 instances: stored")
+    server.follow(
+        "job 1: 8 instances: stored; "
+        "level 1, 2, 3, 4: not written by the scanner, computed without loss (jpeg2000)"
+    )
     _, body = server.get("/api/slides")
     assert [slide["number_of_instances"] for slide in json.loads(body)["slides"]] == [4]
     server.get(f"/api/slides?q={canary.replace(' ', '%20')}")

@@ -100,9 +100,9 @@ def test_entropy_coded_data_are_the_scanners_tile_by_tile(
 ) -> None:
     slide = ingested[name]
     pages = levels_of(slide.path)
-    assert len(slide.volumes()) == len(pages)
+    assert len(slide.volumes()) >= len(pages)  # the rest was computed
     data = slide.path.read_bytes()
-    for instance, page in zip(slide.volumes(), pages, strict=True):
+    for instance, page in zip(slide.volumes()[: len(pages)], pages, strict=True):
         frames = frames_of(server, slide, instance, "*")
         assert len(frames) == len(page.dataoffsets)
         for frame, offset, length in zip(frames, page.dataoffsets, page.databytecounts, strict=True):
@@ -121,8 +121,8 @@ def test_decoded_pixels_are_equal_at_every_end(
     paths = dict(zip([f.SOPInstanceUID for f in files], folder.rglob("*.dcm"), strict=True))
     dicom = openslide.OpenSlide(paths[uid(slide.volumes()[0])])
     with WsiDicom.open(list(folder.rglob("*.dcm"))) as wsi:
-        assert dicom.level_count == len(pages) == len(wsi.levels)
-        for number, (instance, page) in enumerate(zip(slide.volumes(), pages, strict=True)):
+        assert dicom.level_count == len(slide.volumes()) == len(wsi.levels)
+        for number, (instance, page) in enumerate(zip(slide.volumes()[: len(pages)], pages, strict=True)):
             expected = scanner_pixels(page)
             present = np.ones(expected.shape[:2], bool)
             for index, length in enumerate(page.databytecounts):
