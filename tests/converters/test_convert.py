@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import openslide
 import pydicom
 import pytest
 import zxingcpp
@@ -18,9 +19,11 @@ from converters.errors import BadMetadata, DamagedSlide, TargetExists, Verificat
 from converters.registry import open_slide
 from converters.verify import verify_files
 from converters.writer.files import part10_bytes, part10_chunks, part10_stream
+from converters.writer.metadata import Metadata
 from tests.support.converted import born, digest
 from tests.support.make_slide import make_svs, picture
 from tests.support.require import require_data
+from tests.support.slides.zeiss_czi import write_slide
 
 
 @pytest.fixture
@@ -202,3 +205,61 @@ def test_of_several_symbols_the_matrix_code_names_the_container(tmp_path: Path) 
     label = pydicom.dcmread(made.folder / "label.dcm", stop_before_pixels=True)
     assert label.BarcodeValue == "MATRIX\r\nLINEAR"
     assert label.ContainerIdentifier == "MATRIX"
+
+
+def series_of(folder: Path) -> dict[str, tuple[str, int, str]]:
+    """Series Instance UID, Series Number and SOP Instance UID of each file."""
+    found = {path.name: pydicom.dcmread(path, stop_before_pixels=True) for path in folder.glob("*.dcm")}
+    return {
+        name: (image.SeriesInstanceUID, int(image.SeriesNumber), image.SOPInstanceUID)
+        for name, image in found.items()
+    }
+
+
+def test_regions_are_one_series_and_by_option_one_each(tmp_path: Path) -> None:
+    source = write_slide(tmp_path)  # two regions, of one size
+    (together,) = convert([source], tmp_path / "together")
+    (apart,) = convert([source], tmp_path / "apart", ConvertOptions(verify=True, series_per_region=True))
+    one, other = series_of(together.folder), series_of(apart.folder)
+    assert {(series, number) for series, number, _ in one.values()} == {(one["level-0.dcm"][0], 1)}
+    second = {name for name in other if name.startswith("scene-1-")}
+    assert {"scene-1-level-0.dcm", "scene-1-level-1.dcm"} < second
+    assert len({series for series, _, _ in other.values()}) == 2
+    for name, (_, number, instance) in other.items():
+        if name in second:
+            assert number == 2
+            assert instance != one[name][2]  # another header must not have that UID
+        else:
+            assert (apart.folder / name).read_bytes() == (together.folder / name).read_bytes()
+    for name in second:
+        image = pydicom.dcmread(apart.folder / name)
+        for reference in image.get("ReferencedSeriesSequence", ()):
+            assert reference.SeriesInstanceUID == image.SeriesInstanceUID
+            (item,) = reference.ReferencedInstanceSequence
+            assert item.ReferencedSOPInstanceUID in {other[finer][2] for finer in second}
+
+
+def test_openslide_opens_both_regions_of_series_apart(tmp_path: Path) -> None:
+    source = write_slide(tmp_path)
+    (together,) = convert([source], tmp_path / "together")
+    with pytest.raises(openslide.OpenSlideError, match="unexpected image"):
+        openslide.OpenSlide(together.folder / "level-0.dcm")
+    (apart,) = convert([source], tmp_path / "apart", ConvertOptions(series_per_region=True))
+    for region in ("", "scene-1-"):
+        with openslide.OpenSlide(apart.folder / f"{region}level-0.dcm") as slide:
+            assert slide.level_count == len(list(apart.folder.glob("level-*")))
+            assert set(slide.associated_images) == (set() if region else {"label", "macro", "thumbnail"})
+
+
+def test_series_of_regions_follow_from_the_one_that_was_given(tmp_path: Path) -> None:
+    source = write_slide(tmp_path)
+    second = set()
+    for given in ("1.2.3", "1.2.4"):
+        known = Metadata(series_instance_uid=given, series_number=7)
+        options = ConvertOptions(metadata=known, series_per_region=True)
+        (made,) = convert([source], tmp_path / given, options)
+        found = series_of(made.folder)
+        assert found["level-0.dcm"][:2] == (given, 7)
+        assert found["scene-1-level-0.dcm"][1] == 8
+        second.add(found["scene-1-level-0.dcm"][0])
+    assert len(second) == 2

@@ -6,12 +6,16 @@ import json
 import os
 import stat
 from pathlib import Path
+from threading import Event
 
+import pydicom
 import pytest
 
+from gateway.cli.paths import each
 from tests.gateway.serving import run, serving
 from tests.support.instances import make_instance
 from tests.support.make_slide import make_svs
+from tests.support.slides.zeiss_czi import write_slide
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +249,64 @@ def test_a_full_disk_is_a_clear_refusal_and_leaves_nothing(tmp_path: Path, slide
     assert "space" in one_line(done.stderr)
     assert list((data / "store").rglob("blob/*")) == []
     assert os.listdir(data / "spool") == []
+
+
+def test_slides_converted_at_once_are_reported_in_order_and_each_on_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    for name in "abcd":
+        make_svs(folder / f"{name}.svs", rows=1500 if name == "a" else 300)  # the first takes longest
+    whole = (folder / "b.svs").read_bytes()
+    (folder / "b.svs").write_bytes(whole[: len(whole) // 2])
+    one = run("convert", str(folder), "-o", str(tmp_path / "one"))
+    three = run("convert", str(folder), "-o", str(tmp_path / "three"), "--jobs", "3", "--verify", "--json")
+    assert (one.returncode, three.returncode) == (41, 41)
+    told = [line.partition(":")[0] for line in one.stdout.splitlines() if not line.startswith(" ")]
+    assert told == [str(tmp_path / "one" / name) for name in "acd"]
+    assert [Path(row["source"]).name for row in json.loads(three.stdout)] == ["a.svs", "c.svs", "d.svs"]
+    assert str(folder / "b.svs") in one_line(three.stderr)
+    assert sorted(path.name for path in (tmp_path / "three").iterdir()) == ["a", "c", "d"]
+    assert digests(tmp_path / "one") == digests(tmp_path / "three")
+
+
+def test_convert_divides_levels_and_makes_tiffs_when_asked(tmp_path: Path, slide: Path) -> None:
+    parts = run("convert", str(slide), "-o", str(tmp_path / "parts"), "--concatenate", "5", "--verify")
+    assert parts.returncode == 0, parts.stderr
+    assert len(list((tmp_path / "parts" / "slide").glob("level-0-part-*.dcm"))) == 3
+    bytes_ = run("convert", str(slide), "-o", str(tmp_path / "bytes"), "--concatenate-bytes", "1")
+    assert bytes_.returncode == 0, bytes_.stderr
+    assert len(list((tmp_path / "bytes" / "slide").glob("level-0-part-*.dcm"))) == 12
+    both = run("convert", str(slide), "-o", str(tmp_path / "both"), "--dual-tiff", "--concatenate", "5")
+    assert both.stdout.splitlines()[1:] == ["  note: level-0 is no TIFF: it is divided into parts"]
+    assert (tmp_path / "both" / "slide" / "level-1.dcm").read_bytes()[:2] == b"II"
+    assert run("convert", str(slide), "-o", str(tmp_path / "none"), "--concatenate", "0").returncode == 2
+
+
+def test_convert_gives_regions_series_of_their_own_when_asked(tmp_path: Path) -> None:
+    source = write_slide(tmp_path)
+    done = run("convert", str(source), "-o", str(tmp_path / "out"), "--series-per-region")
+    assert done.returncode == 0, done.stderr
+    series = {
+        pydicom.dcmread(path, stop_before_pixels=True).SeriesInstanceUID
+        for path in (tmp_path / "out").rglob("*.dcm")
+    }
+    assert len(series) == 2
+
+
+def test_a_fault_of_ours_does_not_wait_for_the_slides_under_way() -> None:
+    under_way, told, finished = Event(), [], []
+
+    def work(number: int) -> int:
+        if number == 2:
+            raise ZeroDivisionError
+        if number == 3:
+            finished.append(under_way.wait(60))
+        return number
+
+    try:
+        with pytest.raises(ZeroDivisionError):
+            each([1, 2, 3, 4], work, at_once=2, tell=told.append)
+        assert not finished
+    finally:
+        under_way.set()
+    assert told == [1]
