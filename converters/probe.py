@@ -52,6 +52,8 @@ class Probe:
         """The file as TIFF with only its first page read, or why it is none."""
         if self.head[:4] not in TIFF_MAGIC:
             return "not a TIFF"
+        if self.head[128:132] == b"DICM":
+            return "a DICOM file, whose preamble is a TIFF's header"
         try:
             # not as NDPI, whose tags tifffile would read whole: its reader reads them itself
             return tifffile.TiffFile(self.path, is_ndpi=False)

@@ -15,6 +15,8 @@ from converters.errors import AmbiguousSlide, DamagedSlide, UnreadableSlide
 from converters.probe import DAMAGED, TIFF_FAULTS, Probe
 from converters.readers.akoya_qptiff import AkoyaQptiffReader
 from converters.readers.aperio import AperioReader
+from converters.readers.dicom_series import OTHER_DICOM
+from converters.readers.dicom_wsi import DicomWsiReader
 from converters.readers.generic_tiff import GenericTiffReader
 from converters.readers.hamamatsu_ndpi import HamamatsuNdpiReader, HamamatsuNdpisReader
 from converters.readers.hamamatsu_vms import HamamatsuVmsReader
@@ -78,6 +80,7 @@ def readers() -> Sequence[type[Reader]]:
         OmeTiffReader,
         MoticTiffReader,
         TrestleReader,
+        DicomWsiReader,
         GenericTiffReader,
         *(entry.load() for entry in others),
     )
@@ -145,4 +148,7 @@ def _claiming(probe: Probe) -> type[Reader]:
     damaged = next((why for why in answers.values() if why and why.startswith(DAMAGED)), None)
     if damaged is not None:
         raise DamagedSlide(f"this is {damaged}")
+    other = next((why for why in answers.values() if why and why.startswith(OTHER_DICOM)), None)
+    if other is not None:
+        raise UnreadableSlide(f"this is {other}")
     raise UnreadableSlide("no reader knows this file", {k: why for k, why in answers.items() if why})

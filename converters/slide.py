@@ -22,10 +22,13 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Offsets = NDArray[np.uint64]
@@ -199,7 +202,8 @@ class Level:
     frame index the reader's own way, to prove by; None where its colours would not be
     RGB. ``earlier_losses`` are DICOM's method and the ratio of each lossy step before the
     present coding, oldest first. ``absent_colour`` fills tiles that the scanner left out;
-    None is white, or black for fluorescence.
+    None is white, or black for fluorescence. ``known`` is what a received DICOM header says
+    of the image beside all this: the writer takes it over (``converters.writer.known``).
     """
 
     index: int
@@ -218,6 +222,7 @@ class Level:
     history: str = ""  # the vendor's words for how it was compressed: index only
     earlier_losses: tuple[tuple[str, float], ...] = ()
     absent_colour: Colour | None = None
+    known: "Dataset | None" = None
 
     @property
     def resampled(self) -> bool:
@@ -327,7 +332,7 @@ class AssociatedImage:
     ``compression`` is the file's word for it, ``lossy_method`` DICOM's ("" when it is
     lossless), ``encoded_bytes`` how long it is in the file. ``codestream`` is the whole
     image as one codestream where the file has it so (a JPEG of label or macro): it is
-    copied where that is legal.
+    copied where that is legal. ``known`` as in :class:`Level`.
     """
 
     role: Role
@@ -339,6 +344,7 @@ class AssociatedImage:
     encoded_bytes: int = 0
     scene: int = 0
     codestream: bytes = b""
+    known: "Dataset | None" = None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from converters.writer.dataset import (
     identify,
     nominal_spacing_mm,
 )
+from converters.writer.known import stated_image_type
 from converters.writer.metadata import UNKNOWN, Metadata
 from converters.writer.plan import PlannedLevel, plan
 from converters.writer.recompose import Recomposed, recompose
@@ -258,7 +259,9 @@ def _level(context: _Context, one: PlannedLevel, frames: Recomposed | None, numb
     level, found, scene = one.level, one.survey, one.scene
     scanned = not one.computed and level.downsample == 1.0
     original = ("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
-    image_type = original if scanned else ("DERIVED", "PRIMARY", "VOLUME", "RESAMPLED")
+    image_type: tuple[str, ...] = original if scanned else ("DERIVED", "PRIMARY", "VOLUME", "RESAMPLED")
+    if not one.computed:
+        image_type = stated_image_type(level.known, image_type)
     absent = level.tiles.absent if frames is None else frames.absent
     kept = _kept(absent)
     blobs: tuple[SourceFile | bytes | Path, ...]
@@ -293,6 +296,7 @@ def _level(context: _Context, one: PlannedLevel, frames: Recomposed | None, numb
         focal_planes=level.focal_planes,
         places=_places(one, kept) if len(kept) < len(absent) or _is_uneven(scene.focal_planes_um) else None,
         computed_from=context.uids[scene.index, one.index - 1] if one.computed else "",
+        known=level.known,
     )
     missing = absent[kept]
     return DicomInstance(
@@ -376,7 +380,7 @@ def _associated(
         transfer_syntax_uid = coding.transfer_syntax_uid
         frame, colours = encode(pixels, transfer_syntax_uid), coding.photometric(samples)
     if image.role is Role.THUMBNAIL:
-        image_type = ("DERIVED", "PRIMARY", "THUMBNAIL", "RESAMPLED")
+        image_type: tuple[str, ...] = ("DERIVED", "PRIMARY", "THUMBNAIL", "RESAMPLED")
         finest = scene.levels[0]
         spacing = context.identity.metadata.pixel_spacing_mm or finest.pixel_spacing_mm
         if spacing is not None:
@@ -384,6 +388,7 @@ def _associated(
     else:
         image_type = ("ORIGINAL", "PRIMARY", image.role.value, "NONE")
         spacing = nominal_spacing_mm(image.rows, image.columns, whole_glass=image.role is Role.OVERVIEW)
+    image_type = stated_image_type(image.known, image_type)
     lossy: tuple[tuple[str, float], ...] = ()
     if image.lossy_method:
         lossy = ((image.lossy_method, pixels.nbytes / max(1, image.encoded_bytes)),)
@@ -409,6 +414,7 @@ def _associated(
         photometric=colours,
         pixel_spacing_mm=spacing,
         lossy_steps=lossy,
+        known=image.known,
     )
     return DicomInstance(
         sop_instance_uid=uid,

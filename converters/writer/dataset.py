@@ -14,6 +14,7 @@ from pydicom import Dataset
 from converters.errors import MissingPixelSpacing
 from converters.slide import LABEL_LEFT, LABEL_TOP, PixelType, Role, Scene, Slide
 from converters.writer.decimals import decimal
+from converters.writer.known import take_over
 from converters.writer.metadata import Code, Metadata
 from converters.writer.optical_path import BRIGHTFIELD_ONLY, optical_path_item, real_world_items
 from converters.writer.sparse import Place, add_positions
@@ -86,6 +87,7 @@ class Picture:
     focal_planes: int = 1
     places: tuple[Place, ...] | None = None  # of each frame, where they do not follow from its number
     computed_from: str = ""  # SOP Instance UID of the finer level that this one was averaged from
+    known: Dataset | None = None  # what a received header says, to be taken over
 
 
 def identify(
@@ -132,6 +134,9 @@ def dataset(identity: Identity, picture: Picture) -> Dataset:
         result.LabelText = identity.metadata.label_text or identity.slide.scan.label_text
         result.BarcodeValue = identity.barcode
     result.AcquisitionContextSequence = []
+    if picture.known is not None:
+        computed = bool(picture.computed_from)
+        take_over(result, picture.known, identity.metadata, identity.names, computed=computed)
     return result
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 TABLE = Path(__file__).with_name("iod_table.json")
 
@@ -25,6 +26,22 @@ def problems(header: Dataset) -> list[str]:
     """One line for each attribute that the IOD demands and the header lacks, or holds
     empty where it must not."""
     return [*_missing(header, ()), *_conditions(header)]
+
+
+def complete(item: Dataset, path: tuple[str, ...]) -> bool:
+    """Add, empty, what is of Type 2 and absent from an item of the sequence ``path`` and
+    from the items within; False where one of them lacks what is of Type 1."""
+    kinds = _required().get(path, {"1": (), "2": ()})
+    for keyword in kinds["2"]:
+        if keyword not in item:
+            kind = dictionary_VR(keyword)
+            item.add(DataElement(tag_for_keyword(keyword) or 0, kind, [] if kind == "SQ" else None))
+    whole = all(keyword in item and not _is_empty(item, keyword) for keyword in kinds["1"])
+    for element in item:
+        if element.VR == "SQ" and element.keyword:
+            for inner in element.value:
+                whole = complete(inner, (*path, element.keyword)) and whole
+    return whole
 
 
 def _missing(item: Dataset, path: tuple[str, ...]) -> Iterator[str]:

@@ -9,6 +9,10 @@ from converters.slide import Level, PixelTiles, Scene, Slide
 from converters.writer.survey import Survey
 
 MAX_LEVELS = 32
+LOSSY_METHODS = {
+    "jpeg": "ISO_10918_1", "jpegls": "ISO_14495_1", "jpeg2000": "ISO_15444_1", "htj2k": "ISO_15444_15",
+}  # fmt: skip
+"""Format of a codestream that loses something -> Lossy Image Compression Method."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +67,7 @@ class PlannedLevel:
         first = self.survey.first
         if first is None or first.codestream.reversible is True:
             return ""
-        return {"jpeg": "ISO_10918_1", "jpeg2000": "ISO_15444_1"}.get(first.codestream.format, "")
+        return LOSSY_METHODS.get(first.codestream.format, "")
 
 
 def plan(slide: Slide, surveys: Mapping[tuple[int, int], Survey]) -> list[PlannedLevel]:

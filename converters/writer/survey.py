@@ -35,8 +35,13 @@ EOI = b"\xff\xd9"  # JPEG's end, and JPEG 2000's
 COPYABLE = {
     "1.2.840.10008.1.2.4.50": ("RGB", "YBR_FULL_422", "MONOCHROME2"),
     "1.2.840.10008.1.2.4.51": ("RGB", "YBR_FULL_422", "MONOCHROME2"),
+    "1.2.840.10008.1.2.4.80": ("RGB", "MONOCHROME2"),
+    "1.2.840.10008.1.2.4.81": ("RGB", "MONOCHROME2"),
     "1.2.840.10008.1.2.4.90": ("YBR_RCT", "RGB", "MONOCHROME2"),
     "1.2.840.10008.1.2.4.91": ("YBR_ICT", "RGB", "MONOCHROME2"),
+    "1.2.840.10008.1.2.4.201": ("YBR_RCT", "RGB", "MONOCHROME2"),
+    "1.2.840.10008.1.2.4.202": ("YBR_RCT", "RGB", "MONOCHROME2"),
+    "1.2.840.10008.1.2.4.203": ("YBR_ICT", "RGB", "MONOCHROME2"),
 }
 """Transfer syntax -> Photometric Interpretations of codestreams that are legal as they are."""
 

@@ -237,6 +237,8 @@ def decoded_tile(data: bytes, kind: Kind, level: Level) -> Pixels:
             pixels = _subsampled_jpeg2000(frame, kind)
         else:
             uid = JPEG_2000_UID if stream.format == "jpeg2000" else JPEG_UID
+            if stream.format in ("jpegls", "htj2k"):
+                uid = kind.transfer_syntax_uid
             bits = level.pixel_type.bits_allocated
             pixels = decode(
                 frame, uid, stream.rows, stream.columns, stream.components, bits, kind.photometric

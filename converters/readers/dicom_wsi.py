@@ -1,0 +1,469 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DICOM from scanners (Leica GT450 DX and others) and from converters: normalised.
+
+A slide is the VL Whole Slide Microscopy Images of one series in one folder; its main file
+is the finest VOLUME image. Frames are copied as they are wherever the codestream is legal;
+the new instances have UIDs of their own, say what they were made from, and keep patient,
+study, specimen and equipment (``dicom_header``). Notes on what is found in the wild:
+
+- The archive stores received objects as they are (DESIGN 4): this is for the way out, and
+  to see by ``inspect`` what is wrong with them.
+- Photometric Interpretation is often untrue: the codestream decides. One that does not say
+  (JPEG without markers, JPEG-LS) is what the header calls it.
+- Offset tables are absent or wrong: the items decide (``archive.part10.pixels``).
+- Image Type, Optical Path, Frame of Reference, Pixel Spacing are missing: what follows from
+  the rest is derived and said; patient and time are not made up.
+- One level may be several instances: parts of a concatenation, channels, focal planes.
+- Several pyramids in one series are told apart by Pyramid UID.
+- The preamble may be a TIFF's header over the same tiles: it is DICOM all the same.
+
+Sources: PS3.3 A.32.8, C.7.6.16, C.7.6.17, C.8.12; PS3.10 7.1.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+from archive.part10.agreement import Announced, disagreements
+from archive.part10.errors import Part10Error
+from archive.part10.scan import scan_file
+from archive.part10.syntaxes import NATIVE, VIDEO
+from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression, UnsupportedPixels
+from converters.probe import Probe
+from converters.readers import dicom_header as of
+from converters.readers.dicom_frames import (
+    Joined,
+    Part,
+    Shape,
+    frame_ranges,
+    full_places,
+    has_reference,
+    join,
+    level_tiles,
+    sparse_places,
+    tile_reference,
+)
+from converters.readers.dicom_series import Head, series_of, why_no_slide
+from converters.readers.encoded_tiles import MAX_ASSOCIATED_PIXELS
+from converters.slide import (
+    LABEL_LEFT,
+    AssociatedImage,
+    Level,
+    PixelType,
+    Role,
+    Scene,
+    Slide,
+    SourceFile,
+)
+from converters.writer.decimals import decimal
+from converters.writer.iod import problems
+from converters.writer.metadata import Code
+from converters.writer.specimen import code_item
+
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
+_SAME_SIZE = "several images of the series have one size, and no Pyramid UID tells them apart"
+
+
+class DicomWsiReader:
+    """See :class:`converters.registry.Reader`."""
+
+    format = "dicom-wsi"
+
+    @staticmethod
+    def why_not(probe: Probe) -> str | None:
+        return why_no_slide(probe.path, probe.head)
+
+    @staticmethod
+    def companions(probe: Probe) -> Sequence[str]:
+        """The other files of the series."""
+        return [head.path.name for head in series_of(probe.path) if head.path.name != probe.path.name]
+
+    @staticmethod
+    def open(probe: Probe) -> Slide:
+        """Raises DamagedSlide, UnreadableSlide, UnsupportedPixels, UnsupportedCompression,
+        MissingCompanion."""
+        heads = series_of(probe.path)
+        findings: dict[str, int] = {}
+        instances = [_instance(head, number, findings) for number, head in enumerate(heads)]
+        return _slide(probe, heads, _with_roles(instances, findings), findings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Instance:
+    part: Part
+    header: of.Header
+    role: Role | None  # None: it does not say
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        said = self.part.header
+        return (
+            of.integer_of(said, "InstanceNumber"),
+            of.text_of(said, "SOPInstanceUID"),
+            self.part.path.name,
+        )
+
+
+# ---- one instance ------------------------------------------------------------------------
+
+
+def _instance(head: Head, source: int, findings: dict[str, int]) -> _Instance:
+    try:
+        scanned = scan_file(head.path)
+        if not scanned.frame_table or scanned.pixel_data is None:
+            raise DamagedSlide("an image of the series has no pixel data")
+        if scanned.transfer_syntax_uid in VIDEO:
+            raise UnsupportedCompression("video", "the frames of an image")
+        header = of.read_header(scanned, head.path)
+        ranges = frame_ranges(scanned.frame_table, head.path, native=scanned.transfer_syntax_uid in NATIVE)
+    except Part10Error as error:
+        raise DamagedSlide(str(error)) from error
+    said = header.dataset
+    shape = _shape(said, len(ranges[0]) - 1, scanned.pixel_data.tag)
+    identifiers, heights, places = _places(header, shape, len(ranges[0]) - 1, findings)
+    part = Part(
+        head.path, source, said, scanned.transfer_syntax_uid, of.text_of(said, "PhotometricInterpretation"),
+        shape, *ranges, identifiers, heights, places,
+    )  # fmt: skip
+    _check(part, header, [*scanned.findings], findings)
+    kinds = of.image_kind(said)
+    role = Role(kinds[2]) if kinds and kinds[2] in set(Role) else None
+    return _Instance(part, header, role)
+
+
+def _shape(said: Dataset, frames: int, pixel_tag: int) -> Shape:
+    numbers = {
+        word: of.integer_of(said, word)
+        for word in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "PixelRepresentation")
+    }
+    samples, bits = numbers["SamplesPerPixel"], numbers["BitsAllocated"]
+    colours = of.text_of(said, "PhotometricInterpretation")
+    if pixel_tag != 0x7FE00010 or samples not in (1, 3) or bits not in (8, 16):
+        raise UnsupportedPixels("an image of the series has pixels that no whole slide image has")
+    if numbers["PixelRepresentation"] or colours in ("MONOCHROME1", "PALETTE COLOR"):
+        raise UnsupportedPixels("an image of the series has signed, inverted or palette pixels")
+    whole = [of.integer_of(said, f"TotalPixelMatrix{way}") for way in ("Rows", "Columns")]
+    tile = [numbers["Rows"], numbers["Columns"]]
+    if whole == [0, 0] and frames == 1:
+        whole = tile
+    if min(*whole, *tile) < 1:
+        raise DamagedSlide("an image of the series does not say how large it or its frames are")
+    return Shape(whole[0], whole[1], tile[0], tile[1], samples, bits)
+
+
+def _places(
+    header: of.Header, shape: Shape, frames: int, findings: dict[str, int]
+) -> tuple[tuple[str, ...], tuple[float | None, ...], NDArray[np.int64]]:
+    """Optical paths, heights of the focal planes, and where each frame lies."""
+    said = header.dataset
+    described = len(said.get("OpticalPathSequence") or ())
+    counted = of.integer_of(said, "NumberOfOpticalPaths")
+    organized = of.text_of(said, "DimensionOrganizationType")
+    if organized != "TILED_FULL" and header.groups:
+        identifiers = of.path_identifiers(said, max(described, 1))
+        places, heights = sparse_places(header.groups, shape, frames, identifiers)
+        return identifiers, heights, places
+    if organized not in ("TILED_FULL", ""):
+        raise DamagedSlide("the frames of an image do not all say where they lie")
+    if not organized:
+        _note(findings, "frames that do not say where they lie: taken for TILED_FULL")
+    tiles = shape.extent[0] * shape.extent[1]
+    partial_image = bool(of.text_of(said, "ConcatenationUID"))
+    planes = of.integer_of(said, "TotalPixelMatrixFocalPlanes")
+    paths = next((n for n in (counted, described) if n and (partial_image or frames % (n * tiles) == 0)), 1)
+    if not 0 < planes <= 100_000:
+        planes = 1 if partial_image else max(1, frames // (tiles * paths))
+    first = of.integer_of(said, "ConcatenationFrameOffsetNumber") if partial_image else 0
+    if first < 0 or paths > 100_000:
+        raise DamagedSlide("the numbers of a concatenation are damaged")
+    places = full_places(shape, frames, first, paths, planes, partial=partial_image)
+    return of.path_identifiers(said, paths), of.plane_heights_um(said, planes), places
+
+
+def _check(part: Part, header: of.Header, found: list[str], findings: dict[str, int]) -> None:
+    """What is wrong with a received image: its bytes, its header, and what it says of its
+    frames against what they are."""
+    if not part.native:
+        announced = Announced(
+            part.transfer_syntax_uid, part.photometric, part.shape.tile_rows, part.shape.tile_columns,
+            part.shape.samples, part.shape.bits,
+        )  # fmt: skip
+        found += disagreements(part.head, announced)
+    found += [f"{word} is not valid: left out" for word in header.left_out]
+    complete = Dataset()
+    complete.update(part.header)
+    if header.groups:
+        complete.PerFrameFunctionalGroupsSequence = [Dataset()]
+    for line in dict.fromkeys([*found, *problems(complete)]):
+        _note(findings, line)
+
+
+def _note(findings: dict[str, int], line: str) -> None:
+    findings[line] = findings.get(line, 0) + 1
+
+
+def _with_roles(instances: Sequence[_Instance], findings: dict[str, int]) -> list[_Instance]:
+    """Every image with a role. One that says none is a level if it has the shape of the
+    finest image, a label if it has a label's text, else an overview."""
+    finest = max(instances, key=lambda one: (one.role in (None, Role.VOLUME), _area(one.part.shape)))
+    result = []
+    for one in instances:
+        role = one.role
+        if role is None:
+            role = _likely_role(one, finest.part.shape)
+            _note(findings, f"an image that does not say what it shows: taken for {role.value}")
+        result.append(_Instance(one.part, one.header, role))
+    return result
+
+
+def _likely_role(one: _Instance, finest: Shape) -> Role:
+    shape = one.part.shape
+    expected = shape.columns * finest.rows / finest.columns
+    if abs(expected - shape.rows) <= max(2, 0.02 * shape.rows):
+        return Role.VOLUME
+    text = of.text_of(one.part.header, "LabelText") or of.text_of(one.part.header, "BarcodeValue")
+    return Role.LABEL if text else Role.OVERVIEW
+
+
+def _area(shape: Shape) -> int:
+    return shape.rows * shape.columns
+
+
+# ---- the slide ----------------------------------------------------------------------------
+
+
+def _slide(
+    probe: Probe, heads: Sequence[Head], instances: Sequence[_Instance], findings: dict[str, int]
+) -> Slide:
+    pyramids: dict[str, list[_Instance]] = {}
+    for one in sorted(instances, key=lambda one: one.order):
+        if one.role is Role.VOLUME:
+            pyramids.setdefault(of.text_of(one.part.header, "PyramidUID"), []).append(one)
+    if not pyramids:
+        roles = ", ".join(sorted({one.role.value for one in instances if one.role}))
+        raise UnsupportedPixels(f"the series has no VOLUME image, only: {roles}")
+    by_header = {id(one.part): one.header for one in instances}
+    stacks = [stack for pyramid in pyramids.values() for stack in _stacks(pyramid, findings)]
+    main = by_header[id(stacks[0][0].parts[0])]
+    scenes = [_scene(number, stack, main.dataset, findings) for number, stack in enumerate(stacks)]
+    number_of = {uid: number for number, uid in enumerate(pyramids)} if len(stacks) == len(pyramids) else {}
+    label = next((one.header for one in instances if one.role is Role.LABEL), None)
+    return Slide(
+        format=DicomWsiReader.format,
+        sources=[_source(head.path, probe) for head in heads],
+        scenes=scenes,
+        associated=_associated(instances, main.dataset, number_of, findings),
+        scan=of.scan(main, label),
+        findings=[f"{line} ({n} images)" if n > 1 else line for line, n in findings.items()],
+    )
+
+
+def _source(path: Path, probe: Probe) -> SourceFile:
+    try:
+        status = path.stat()
+    except OSError:
+        raise DamagedSlide("a file of the series went away while it was read") from None
+    modified = probe.modified if path == probe.path else status.st_mtime
+    return SourceFile(path, status.st_size, modified)
+
+
+def _stacks(pyramid: Sequence[_Instance], findings: dict[str, int]) -> list[list[Joined]]:
+    """The levels of one pyramid, finest first. Images of one size that cannot be parts of
+    one level are pyramids of their own, if that is all there is of each."""
+    by_shape: dict[Shape, list[Part]] = {}
+    for one in pyramid:
+        by_shape.setdefault(one.part.shape, []).append(one.part)
+    shapes = sorted(by_shape, key=_area, reverse=True)
+    if len({(shape.rows, shape.columns) for shape in shapes}) < len(shapes):
+        raise UnsupportedPixels(_SAME_SIZE)
+    stack: list[Joined] = []
+    for shape in shapes:
+        joined = join(by_shape[shape])
+        if joined is None:
+            if len(shapes) > 1:
+                raise UnsupportedPixels(_SAME_SIZE)
+            alone = [one for one in (join([part]) for part in by_shape[shape]) if one is not None]
+            _note(findings, "images of one size without a Pyramid UID: taken for regions of their own")
+            return [[one] for one in alone]
+        if stack and (joined.identifiers, joined.planes) != (stack[0].identifiers, stack[0].planes):
+            _note(findings, "a level has not the finest one's channels and focal planes: made anew")
+            continue
+        stack.append(joined)
+    return [stack]
+
+
+def _scene(index: int, stack: Sequence[Joined], main: Dataset, findings: dict[str, int]) -> Scene:
+    finest = stack[0]
+    header = finest.parts[0].header
+    lies = of.orientation(header)
+    if lies is None:
+        _note(findings, "Image Orientation (Slide) is not stated: the label is assumed at the left")
+    place = of.origin_mm(header)
+    if place is None:
+        _note(findings, "the place on the glass is not stated: assumed")
+    acquired = of.acquired(header)
+    return Scene(
+        index=index,
+        levels=[_level(number, joined, finest, main, findings) for number, joined in enumerate(stack)],
+        optical_paths=of.optical_paths([part.header for part in finest.parts], finest.identifiers),
+        origin_mm=place,
+        focal_planes_um=finest.heights_um,
+        label=of.text_of(header, "PyramidLabel"),
+        acquired=acquired if acquired != of.acquired(main) else None,
+        orientation=lies or LABEL_LEFT,
+    )
+
+
+def _level(index: int, joined: Joined, finest: Joined, main: Dataset, findings: dict[str, int]) -> Level:
+    first, shape = joined.parts[0], joined.shape
+    spacing, derived = of.spacing_mm(first.header, shape.rows, shape.columns)
+    if derived:
+        _note(findings, "Pixel Spacing is not stated: taken from the size of the imaged volume")
+    return Level(
+        index=index,
+        rows=shape.rows,
+        columns=shape.columns,
+        tile_rows=shape.tile_rows,
+        tile_columns=shape.tile_columns,
+        tiles=level_tiles(joined),
+        pixel_type=PixelType(shape.samples, shape.bits, _bits_stored(first.header, shape)),
+        pixel_spacing_mm=spacing,
+        downsample=finest.shape.columns / shape.columns,
+        container_rgb=_agreed([part.container_rgb for part in joined.parts]),
+        optical_paths=len(joined.identifiers),
+        focal_planes=joined.planes,
+        reference=partial(tile_reference, joined) if has_reference(joined) else None,
+        earlier_losses=of.earlier_losses(first.header, first.lossy_method),
+        known=_known(joined.parts, main, Role.VOLUME),
+    )
+
+
+def _agreed(said: Sequence[bool | None]) -> bool | None:
+    return said[0] if len(set(said)) == 1 else None
+
+
+def _bits_stored(said: Dataset, shape: Shape) -> int:
+    stored = of.integer_of(said, "BitsStored")
+    return stored if 1 <= stored <= shape.bits else shape.bits
+
+
+def _known(parts: Sequence[Part], main: Dataset, role: Role) -> Dataset:
+    """What the writer takes over for an image, and what it was made from."""
+    known = of.known_of(parts[0].header, main, role)
+    paths: dict[str, Dataset] = {}
+    for part in parts:
+        items = part.header.get("OpticalPathSequence") or ()
+        for name, item in zip(of.path_identifiers(part.header, len(items)), items, strict=False):
+            paths.setdefault(name, item)
+    if len(paths) > 1:
+        known.OpticalPathSequence = list(paths.values())
+    sources, references = [], []
+    for part in parts:
+        reference = Dataset()
+        reference.ReferencedSOPClassUID = part.header.SOPClassUID
+        reference.ReferencedSOPInstanceUID = part.header.SOPInstanceUID
+        references.append(reference)
+        source = Dataset()
+        source.update(reference)
+        source.PurposeOfReferenceCodeSequence = [code_item(SOURCE_IMAGE)]
+        sources.append(source)
+    series = Dataset()
+    series.SeriesInstanceUID = parts[0].header.SeriesInstanceUID
+    series.ReferencedInstanceSequence = references
+    known.SourceImageSequence = sources
+    known.ReferencedSeriesSequence = [series]
+    return known
+
+
+# ---- label, overview, thumbnail ---------------------------------------------------------------
+
+
+def _associated(
+    instances: Sequence[_Instance], main: Dataset, scene_of: Mapping[str, int], findings: dict[str, int]
+) -> list[AssociatedImage]:
+    groups: dict[tuple[Role, str], list[Part]] = {}
+    for one in sorted(instances, key=lambda one: one.order):
+        if one.role is not None and one.role is not Role.VOLUME:
+            said = one.part.header
+            uid = of.text_of(said, "ConcatenationUID") or of.text_of(said, "SOPInstanceUID")
+            groups.setdefault((one.role, uid), []).append(one.part)
+    order = [Role.THUMBNAIL, Role.LABEL, Role.OVERVIEW]
+    return [
+        _associated_image(role, parts, main, scene_of, findings)
+        for (role, _), parts in sorted(groups.items(), key=lambda group: order.index(group[0][0]))
+    ]
+
+
+def _associated_image(
+    role: Role, parts: Sequence[Part], main: Dataset, scene_of: Mapping[str, int], findings: dict[str, int]
+) -> AssociatedImage:
+    name = role.value.lower()
+    first, shape = parts[0], parts[0].shape
+    joined = join(parts)
+    if joined is None or any(part.shape != shape for part in parts):
+        raise DamagedSlide(f"the parts of the {name} image do not fit together")
+    if max(shape.rows, shape.columns) > 65535 or _area(shape) > MAX_ASSOCIATED_PIXELS:
+        raise DamagedSlide(f"the {name} image has an impossible size")
+    if len(joined.owner) > joined.shape.extent[0] * joined.shape.extent[1]:
+        _note(findings, f"the {name} image has several channels or focal planes: the first is kept")
+    if shape.bits > 8:
+        _note(findings, f"the {name} image has 16 bits: 8 are kept")
+    known = _known(parts, main, role)
+    encoded = sum(int(part.lengths.sum()) for part in parts)
+    losses = list(of.earlier_losses(first.header, first.lossy_method))
+    if first.lossy_method:
+        losses.append((first.lossy_method, max(1.0, _area(shape) * shape.samples / max(1, encoded))))
+    if losses:
+        known.LossyImageCompression = "01"
+        known.LossyImageCompressionMethod = [method for method, _ in losses]
+        known.LossyImageCompressionRatio = [decimal(round(ratio, 2)) for _, ratio in losses]
+    return AssociatedImage(
+        role=role,
+        rows=shape.rows,
+        columns=shape.columns,
+        read=partial(_assembled, joined, name),
+        compression=first.stream.format,
+        lossy_method=first.lossy_method,
+        encoded_bytes=encoded,
+        scene=scene_of.get(of.text_of(first.header, "PyramidUID"), 0) if role is Role.THUMBNAIL else 0,
+        codestream=_whole_codestream(joined),
+        known=known,
+    )
+
+
+def _whole_codestream(joined: Joined) -> bytes:
+    """The image's only frame, where that shows exactly the image in colours that it
+    states itself; else b""."""
+    first, shape = joined.parts[0], joined.shape
+    alone = first.frames == 1 == len(joined.parts) and len(joined.owner) == 1
+    exact = (shape.rows, shape.columns) == (shape.tile_rows, shape.tile_columns)
+    if not (alone and exact and first.copyable) or (
+        first.container_rgb is not None and first.stream.format == "jpeg"
+    ):
+        return b""
+    return first.frame(0)
+
+
+def _assembled(joined: Joined, name: str) -> NDArray[np.uint8]:
+    """All of a small image, (rows, columns, samples). Raises DamagedSlide."""
+    shape = joined.shape
+    down, across = shape.extent
+    whole = np.full((down * shape.tile_rows, across * shape.tile_columns, shape.samples), 255, np.uint8)
+    for index in range(down * across):
+        if joined.owner[index] < 0:
+            continue
+        try:
+            pixels = joined.pixels(index)
+        except ConversionError as error:
+            raise DamagedSlide(f"the {name} image cannot be decoded") from error
+        if shape.bits > 8:
+            stored = _bits_stored(joined.parts[0].header, shape)
+            pixels = np.right_shift(pixels, max(0, stored - 8)).clip(0, 255)
+        top, left = index // across * shape.tile_rows, index % across * shape.tile_columns
+        whole[top : top + shape.tile_rows, left : left + shape.tile_columns] = pixels
+    return np.ascontiguousarray(whole[: shape.rows, : shape.columns])
