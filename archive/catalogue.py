@@ -95,13 +95,16 @@ def _position(cursor: str) -> tuple[int, int]:
         raise BadQuery("the cursor is not one of ours") from error
 
 
+_ABOUT_SLIDES = "('ANN', 'SEG', 'SR', 'PR', 'KO')"
+"""Modalities of series that say something of a slide and are none."""
+
 _SLIDES = """
 SELECT s.id, s.created, study.study_instance_uid, s.series_instance_uid, s.container_identifier,
        study.patient_name, study.patient_id, study.accession_number, study.study_date, s.modality,
        s.series_description, s.manufacturer, o.format, o.name, s.number_of_instances, s.size_bytes,
        s.total_pixel_matrix_rows, s.total_pixel_matrix_columns, s.unmatched
 FROM series s JOIN study ON study.id = s.study_id LEFT JOIN original o ON o.id = s.original_id
-WHERE ({scope}) {more}
+WHERE ({scope}) {more} AND COALESCE(s.modality, '') NOT IN {about_slides}
 ORDER BY s.created DESC, s.id DESC LIMIT ?
 """
 
@@ -122,7 +125,7 @@ def slides(
         more += " AND (s.created < ? OR (s.created = ? AND s.id < ?))"
         parameters += [stored, stored, series]
     parameters.append(max(1, min(limit, 500)))
-    sql = _SLIDES.format(scope=scope.sql, more=more)
+    sql = _SLIDES.format(scope=scope.sql, more=more, about_slides=_ABOUT_SLIDES)
     if core.index.dialect != "sqlite":
         sql = sql.replace("%", "%%").replace("?", "%s")
     core.access.note("query", principal, "", "", 1, "slides")

@@ -44,6 +44,8 @@ from archive.part10.syntaxes import NATIVE
 from archive.rows import Row, changed_since, find_row, is_tombstoned, last_change, rows_below, visible
 from archive.values import ByteStream, Instance, PixelDescription, Rendering
 
+_MOST_LAYERS = 256  # optical paths times focal planes; more frames are not even looked at for a picture
+
 DEFAULT_SYNTAX = "1.2.840.10008.1.2.1"
 
 
@@ -420,16 +422,19 @@ class Retriever:
         return self.render(handle, tiles, rendering, canvas)
 
     def matrix(self, handle: Handle) -> tuple[list[tuple[int, int, bytes]], tuple[int, int]]:
-        """Every tile of an instance at its place. Raises TooLarge beyond the limit."""
+        """Every tile of an instance at its place, of one optical path and focal plane.
+        Raises TooLarge beyond the limit."""
         table, row = handle.table, handle.row
         assert table is not None
         limit = self._core.limits.render_tiles
-        if table.count > limit:
+        if table.count > limit * _MOST_LAYERS:
             raise TooLarge(f"{table.count} frames in one picture; at most {limit}")
         if table.count == 1 or not row.total_pixel_matrix_columns:
             return [(0, 0, read_frame(handle, table, 0))], (row.rows, row.columns)
         places = tile_places(row, self.dataset(handle), table.count)
-        tiles = [(r, c, read_frame(handle, table, i)) for i, (r, c) in enumerate(places)]
+        if len(places) > limit:
+            raise TooLarge(f"{len(places)} frames in one picture; at most {limit}")
+        tiles = [(r, c, read_frame(handle, table, i)) for i, r, c in places]
         return tiles, (row.total_pixel_matrix_rows, row.total_pixel_matrix_columns)
 
     def render(
@@ -531,25 +536,30 @@ def header_value(dataset: Dataset, path: str) -> bytes:
     return bytes(buffer.getvalue()[8:])
 
 
-def tile_places(row: Row, dataset: Dataset, count: int) -> list[tuple[int, int]]:
-    """(row, column) from 0 of each frame's first pixel in the total pixel matrix
-    (PS3.3 C.7.6.17.3 for TILED_FULL, else the per-frame positions)."""
+def tile_places(row: Row, dataset: Dataset, count: int) -> list[tuple[int, int, int]]:
+    """(frame index, row, column) from 0 of the frames that make one picture: row and column
+    of the first pixel in the total pixel matrix (PS3.3 C.7.6.17.3 for TILED_FULL, else
+    the per-frame positions). Of several focal planes it is the middle one, of several
+    optical paths the first; where each frame states its place, the first frame there."""
     if dataset.get("DimensionOrganizationType", "") != "TILED_SPARSE":
         across = -(-row.total_pixel_matrix_columns // max(row.columns, 1))
         down = -(-row.total_pixel_matrix_rows // max(row.rows, 1))
-        if across * down == count:
-            return [(i // across * row.rows, i % across * row.columns) for i in range(count)]
-    places = []
-    for item in dataset.get("PerFrameFunctionalGroupsSequence", [])[:count]:
+        plane = across * down
+        planes = int(dataset.get("TotalPixelMatrixFocalPlanes") or 1)
+        paths = int(dataset.get("NumberOfOpticalPaths") or 1)
+        if plane * planes * paths == count:
+            first = planes // 2 * plane
+            return [(first + i, i // across * row.rows, i % across * row.columns) for i in range(plane)]
+    places: dict[tuple[int, int], int] = {}
+    stated = 0
+    for index, item in enumerate(dataset.get("PerFrameFunctionalGroupsSequence", [])[:count]):
         position = item.get("PlanePositionSlideSequence", [None])[0]
         if position is None:
             break
-        places.append(
-            (
-                int(position.RowPositionInTotalImagePixelMatrix) - 1,
-                int(position.ColumnPositionInTotalImagePixelMatrix) - 1,
-            )
-        )
-    if len(places) != count:
+        row_from_1 = int(position.RowPositionInTotalImagePixelMatrix)
+        column_from_1 = int(position.ColumnPositionInTotalImagePixelMatrix)
+        places.setdefault((row_from_1 - 1, column_from_1 - 1), index)
+        stated += 1
+    if stated != count:
         raise CannotTranscode("the frames' places in the total pixel matrix are not known")
-    return places
+    return [(index, *place) for place, index in places.items()]

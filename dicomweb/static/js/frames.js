@@ -3,15 +3,21 @@
 /** Getting frames of one series as bitmaps, colour managed, with retries and abort. */
 
 import { RequestFailed, request } from "./api.js";
+import { sampledFrames, storedValues, windowOver } from "./contrast.js";
 import { app2Segments, checkedProfile, splice } from "./icc.js";
 import { JPEG_BASELINE, iccProfile } from "./slide.js";
 
 /** @typedef {import("./slide.js").FrameAddress} FrameAddress */
 /** @typedef {import("./slide.js").LevelInstance} LevelInstance */
+/** @typedef {import("./slide.js").Pyramid} Pyramid */
 
 const STORED_JPEG = `image/jpeg; transfer-syntax=${JPEG_BASELINE}`;
+const STORED_VALUES = "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1";
 const PATIENCE_MS = 30000; // a server that says nothing must not hold the tile queue for ever
 const RETRY_MS = [400, 1200]; // waits after "busy" and lost connections, then the tile counts as failed
+
+/** @type {Promise<null>} */
+const NO_WINDOW = Promise.resolve(null);
 
 export class FrameSource {
   /** @param {string} study @param {string} series UIDs */
@@ -22,6 +28,8 @@ export class FrameSource {
     this.profiles = new Map();
     /** @type {Map<LevelInstance, Promise<void>>} the first request of an instance whose delivery is not known */
     this.probes = new Map();
+    /** @type {Map<string, Promise<string | null>>} windows by pyramid and optical path */
+    this.windows = new Map();
     /** @type {(error: unknown) => void} told once when the profile cannot be had */
     this.onProfileFailure = () => {};
   }
@@ -30,11 +38,12 @@ export class FrameSource {
    * @param {FrameAddress} frame
    * @param {string} opticalPath identifier
    * @param {AbortSignal} signal
+   * @param {Pyramid} pyramid of the frame
    * @returns {Promise<ImageBitmap>} as large as the stored frame, padding included
    */
-  async bitmap(frame, opticalPath, signal) {
+  async bitmap(frame, opticalPath, signal, pyramid) {
     const [bytes, segments] = await Promise.all([
-      this.bytes(frame, signal),
+      this.bytes(frame, opticalPath, signal, pyramid),
       this.colourManaged ? this.profile(frame.instance, opticalPath) : null,
     ]);
     const blob = new Blob(segments ? splice(bytes, segments) : [bytes], { type: "image/jpeg" });
@@ -45,8 +54,12 @@ export class FrameSource {
     }
   }
 
-  /** @param {FrameAddress} frame @param {AbortSignal} signal @returns {Promise<Uint8Array<ArrayBuffer>>} */
-  async bytes(frame, signal) {
+  /**
+   * @param {FrameAddress} frame @param {string} opticalPath identifier
+   * @param {AbortSignal} signal @param {Pyramid} pyramid
+   * @returns {Promise<Uint8Array<ArrayBuffer>>}
+   */
+  async bytes(frame, opticalPath, signal, pyramid) {
     const part = frame.instance;
     if (part.delivery === "unknown") {
       let probe = this.probes.get(part);
@@ -66,7 +79,39 @@ export class FrameSource {
         part.delivery = "rendered"; // stored otherwise than the header said: the server decodes
       }
     }
-    return this.fetchBytes(`${path}/rendered`, "image/jpeg", what, signal);
+    const shown = await unlessAborted(this.window(pyramid, opticalPath, part), signal);
+    const rendered = `${path}/rendered${shown ? `?window=${encodeURIComponent(shown)}` : ""}`;
+    return this.fetchBytes(rendered, "image/jpeg", what, signal);
+  }
+
+  /**
+   * The window for all tiles of one path of a pyramid; found once, from its coarsest level.
+   * @param {Pyramid} pyramid @param {string} opticalPath identifier @param {LevelInstance} part
+   * @returns {Promise<string | null>} null where none is needed, or the values cannot be had
+   */
+  window(pyramid, opticalPath, part) {
+    if (part.bitsAllocated <= 8 || part.samples > 1) return NO_WINDOW;
+    const key = `${pyramid.uid}/${opticalPath}`;
+    let found = this.windows.get(key);
+    if (!found) {
+      found = this.findWindow(pyramid, opticalPath).catch(() => {
+        this.windows.delete(key); // the server stretches this tile by itself; the next one asks again
+        return null;
+      });
+      this.windows.set(key, found);
+    }
+    return found;
+  }
+
+  /** @param {Pyramid} pyramid @param {string} opticalPath */
+  async findWindow(pyramid, opticalPath) {
+    const { signal } = new AbortController(); // other tiles wait for the same answer
+    const samples = sampledFrames(pyramid, opticalPath).map(async ({ sopInstanceUid, frameNumber, instance }) => {
+      const path = `${this.base}/instances/${sopInstanceUid}/frames/${frameNumber}`;
+      const bytes = await this.fetchBytes(path, STORED_VALUES, `tile ${frameNumber}`, signal);
+      return storedValues(bytes.buffer, instance.bitsAllocated, instance.signed);
+    });
+    return windowOver(await Promise.all(samples));
   }
 
   /**

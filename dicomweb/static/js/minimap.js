@@ -58,7 +58,7 @@ export class MiniMap {
         const frame = level.frameAt(column, row, opticalPath, plane);
         if (!frame) continue;
         jobs.push(
-          this.frames.bitmap(frame, opticalPath, signal).then((bitmap) => {
+          this.frames.bitmap(frame, opticalPath, signal, this.slideMap.pyramid).then((bitmap) => {
             context.drawImage(
               bitmap,
               column * level.tileColumns * across,

@@ -36,6 +36,8 @@ const TAG = {
   ConcatenationUID: "00209161",
   ConcatenationFrameOffsetNumber: "00209228",
   DimensionOrganizationType: "00209311",
+  AcquisitionNumber: "00200012",
+  PyramidLabel: "00200027",
   FrameOfReferenceUID: "00200052",
   IlluminationTypeCodeSequence: "00220016",
   SamplesPerPixel: "00280002",
@@ -45,6 +47,7 @@ const TAG = {
   Columns: "00280011",
   PixelSpacing: "00280030",
   BitsAllocated: "00280100",
+  PixelRepresentation: "00280103",
   ICCProfile: "00282000",
   LossyImageCompression: "00282110",
   LossyImageCompressionRatio: "00282112",
@@ -91,6 +94,8 @@ const WHOLE_SLIDE_MICROSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.6";
  * @property {number} offset frames of the concatenation before this instance
  * @property {"jpeg" | "rendered" | "unknown"} delivery how tiles come; "unknown" until asked once
  * @property {number} samples
+ * @property {number} bitsAllocated of a sample
+ * @property {boolean} signed
  */
 
 export class UnusableSlide extends Error {}
@@ -280,6 +285,16 @@ export class Pyramid {
     return this.base.rows;
   }
 
+  /** What the scanner calls this region, "" when it has no name. */
+  get label() {
+    return text(this.base.parts[0].dataset, TAG.PyramidLabel);
+  }
+
+  /** Regions of one slide are numbered in the order of their scans. */
+  get acquisition() {
+    return number(this.base.parts[0].dataset, TAG.AcquisitionNumber) ?? 0;
+  }
+
   /** Micrometres per pixel of the finest level, null when the header does not say. */
   get micrometresPerPixel() {
     for (const level of this.levels) {
@@ -337,7 +352,7 @@ export class Slide {
     }
     this.pyramids = [...groups]
       .map(([uid, parts]) => new Pyramid(uid, parts))
-      .sort((a, b) => b.columns * b.rows - a.columns * a.rows);
+      .sort((a, b) => b.columns * b.rows - a.columns * a.rows || a.acquisition - b.acquisition);
     this.label = metadata.find((dataset) => kindOf(dataset) === "LABEL") ?? null;
     this.overview = metadata.find((dataset) => kindOf(dataset) === "OVERVIEW") ?? null;
     if (!this.pyramids.length && !this.label && !this.overview) {
@@ -426,10 +441,10 @@ function levelInstance(dataset) {
   const syntax = text(dataset, TAG.TransferSyntaxUID);
   const available = values(dataset, TAG.AvailableTransferSyntaxUID);
   const methods = values(dataset, TAG.LossyImageCompressionMethod);
-  const eightBit = (number(dataset, TAG.BitsAllocated) ?? 8) === 8;
+  const bitsAllocated = number(dataset, TAG.BitsAllocated) ?? 8;
   /** @type {LevelInstance["delivery"]} */
   let delivery = "unknown";
-  if (!eightBit) delivery = "rendered";
+  if (bitsAllocated !== 8) delivery = "rendered";
   else if (syntax) delivery = syntax === JPEG_BASELINE ? "jpeg" : "rendered";
   else if (available.length) delivery = available.includes(JPEG_BASELINE) ? "jpeg" : "rendered";
   else if (text(dataset, TAG.LossyImageCompression) === "00") delivery = "rendered";
@@ -441,6 +456,8 @@ function levelInstance(dataset) {
     offset: number(dataset, TAG.ConcatenationFrameOffsetNumber) ?? 0,
     delivery,
     samples: number(dataset, TAG.SamplesPerPixel) ?? 1,
+    bitsAllocated,
+    signed: number(dataset, TAG.PixelRepresentation) === 1,
   };
 }
 

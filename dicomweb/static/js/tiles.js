@@ -115,7 +115,7 @@ export class PyramidTiles {
     this.running.set(key, controller);
     this.tell();
     try {
-      const bitmap = await this.frames.bitmap(frame, this.opticalPath, controller.signal);
+      const bitmap = await this.frames.bitmap(frame, this.opticalPath, controller.signal, this.pyramid);
       this.loaded += 1;
       this.forgetFailure(key);
       return bitmap;

@@ -160,7 +160,7 @@ function fillChoices(opened) {
   choice.hidden = opened.pyramids.length < 2;
   choice.replaceChildren(
     ...opened.pyramids.map((pyramid, index) =>
-      element("option", { value: index }, `Region ${index + 1}, ${pyramid.columns} × ${pyramid.rows}`),
+      element("option", { value: index }, `${pyramid.label || `Region ${index + 1}`}, ${pyramid.columns} × ${pyramid.rows}`),
     ),
   );
   choice.onchange = () => openPyramid(Number(choice.value), null);
