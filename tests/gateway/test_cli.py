@@ -4,18 +4,27 @@
 import hashlib
 import json
 import os
+import re
 import stat
+from dataclasses import fields
 from pathlib import Path
 from threading import Event
 
+import click
 import pydicom
 import pytest
 
+from converters.writer.metadata import read_metadata
+from gateway.cli.convert_cmd import command as convert_command
 from gateway.cli.paths import each
+from gateway.settings import ConvertSettings
 from tests.gateway.serving import run, serving
 from tests.support.instances import make_instance
 from tests.support.make_slide import make_svs
+from tests.support.require import ROOT
 from tests.support.slides.zeiss_czi import write_slide
+
+COMMON = {"config", "as_json"}
 
 
 @pytest.fixture(scope="module")
@@ -310,3 +319,21 @@ def test_a_fault_of_ours_does_not_wait_for_the_slides_under_way() -> None:
     finally:
         under_way.set()
     assert told == [1]
+
+
+def test_the_page_on_converting_names_every_option_and_setting() -> None:
+    page = (ROOT / "docs" / "converting.md").read_text()
+    for parameter in convert_command.params:
+        if isinstance(parameter, click.Option) and parameter.name not in COMMON:
+            assert any(name in page for name in parameter.opts), parameter.name
+    for setting in fields(ConvertSettings):
+        assert f"`convert.{setting.name}`" in page
+    for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page):
+        assert option in {name for one in convert_command.params for name in one.opts}
+
+
+def test_the_metadata_on_the_page_are_of_the_form_that_is_read() -> None:
+    page = (ROOT / "docs" / "converting.md").read_text()
+    known = read_metadata(page.partition("```json\n")[2].partition("```")[0])
+    assert (known.patient_name, known.container_identifier) == ("Doe^Jane", "S26-0042-A1-1")
+    assert [step.action for step in known.specimens[0].steps] == ["embedding", "staining"]
