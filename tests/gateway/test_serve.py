@@ -136,7 +136,7 @@ def test_a_slide_dropped_into_the_watched_folder_is_listed_and_its_name_is_in_no
         "level 1, 2, 3, 4: not written by the scanner, computed without loss (jpeg2000)"
     )
     _, body = server.get("/api/slides")
-    assert [slide["number_of_instances"] for slide in json.loads(body)["slides"]] == [4]
+    assert [slide["number_of_instances"] for slide in json.loads(body)["slides"]] == [8]
     server.get(f"/api/slides?q={canary.replace(' ', '%20')}")
     assert server.stop() == 0
     assert "CANARY" not in server.log_path.read_text()
