@@ -12,6 +12,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from archive.errors import Unreadable, UnsupportedSopClass, UnsupportedTransferSyntax
+from archive.part10.agreement import HEAD_BYTES, Announced, disagreements
 from archive.part10.budget import ParseBudget
 from archive.part10.bulk import BulkValue
 from archive.part10.digest import content_digest, pixel_digest
@@ -100,7 +101,7 @@ def from_file(staged: StagedFile, spool: Spool, budget: ParseBudget) -> Prepared
         bulk=scanned.bulk,
         dataset_digest=content_digest(scanned.dataset, b"", _bulk_digests(staged.path, scanned.bulk)),
         pixel_digest=pixels,
-        findings=tuple(scanned.findings),
+        findings=(*scanned.findings, *_frame_findings(scanned, staged.path)),
     )
     sections = Sections(
         scanned.header,
@@ -220,6 +221,32 @@ def _check(scanned: ScannedFile) -> None:
     uid = scanned.sop_class_uid
     if uid.startswith("1.2.840.10008.") and not uid.startswith(_STORAGE_ROOTS):
         raise UnsupportedSopClass(uid)
+
+
+def _frame_findings(scanned: ScannedFile, path: Path) -> list[str]:
+    """What the first frame's codestream says otherwise than the header around it: it is
+    kept as it came, and who reads it later must know."""
+    if scanned.pixel_data is None or not scanned.pixel_data.encapsulated:
+        return []
+    table = FrameTable.from_bytes(scanned.frame_table)
+    first = next((s for s in table.segments(0) if isinstance(s, Range) and s.length), None)
+    if first is None:
+        return []
+    with path.open("rb", buffering=0) as file:
+        head = os.pread(file.fileno(), min(first.length, HEAD_BYTES), first.offset)
+    dataset = scanned.dataset
+    rows, columns, samples, bits = (
+        _unsigned(dataset, tag) for tag in (0x00280010, 0x00280011, 0x00280002, 0x00280100)
+    )
+    colours = getattr(dataset.get_item(0x00280004), "value", None) if 0x00280004 in dataset else None
+    text = (colours if isinstance(colours, bytes) else b"").decode("ascii", "replace").strip(" \x00")
+    return disagreements(head, Announced(scanned.transfer_syntax_uid, text, rows, columns, samples, bits))
+
+
+def _unsigned(dataset: Dataset, tag: int) -> int:
+    """A 16-bit number of a scanned header as it was encoded, 0 where it is none."""
+    value = getattr(dataset.get_item(tag), "value", None) if tag in dataset else None
+    return int.from_bytes(value, "little") if isinstance(value, bytes) and len(value) == 2 else 0
 
 
 def _bulk_digests(path: Path, bulk: Sequence[BulkValue]) -> dict[str, bytes]:

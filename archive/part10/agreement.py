@@ -51,7 +51,8 @@ def disagreements(head: bytes, announced: Announced) -> list[str]:
     the header says. Nothing for frames whose kind cannot be told."""
     stream = sniff(head)
     found = transfer_syntax(stream)
-    if stream.format in ("unknown", "rle", "jpegxl"):  # the head of JPEG XL does not tell its kind
+    # the head of JPEG XL does not tell its kind; a head may be longer than what we were given
+    if stream.format in ("unknown", "rle", "jpegxl") or not stream.head_complete:
         return []
     lines = []
     if found is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli.options import Given, as_json, common, print_json
-from gateway.cli.paths import each, files_of
+from gateway.cli.paths import each, files_of, once_per_series
 from gateway.cli.progress import byte_progress
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def command(
             return convert([path], folder, options, report_progress, workshop)[0]
 
         try:
-            each(files_of(sources), work, at_once=jobs, tell=tell)
+            each(once_per_series(files_of(sources)), work, at_once=jobs, tell=tell)
         finally:
             ended.set()
             if as_json:

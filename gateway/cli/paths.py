@@ -46,6 +46,14 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
+def once_per_series(paths: Sequence[Path]) -> list[Path]:
+    """The same without DICOM files that are of another one's series in the same folder: of
+    each series the main file stays, which takes the others along."""
+    from converters.readers import dicom_series
+
+    return dicom_series.once_per_series(paths)
+
+
 def each(
     paths: Sequence[T],
     work: Callable[[T], R],
