@@ -545,8 +545,8 @@ def tile_places(row: Row, dataset: Dataset, count: int) -> list[tuple[int, int, 
         across = -(-row.total_pixel_matrix_columns // max(row.columns, 1))
         down = -(-row.total_pixel_matrix_rows // max(row.rows, 1))
         plane = across * down
-        planes = int(dataset.get("TotalPixelMatrixFocalPlanes") or 1)
-        paths = int(dataset.get("NumberOfOpticalPaths") or 1)
+        planes = max(1, int(dataset.get("TotalPixelMatrixFocalPlanes") or 1))
+        paths = max(1, int(dataset.get("NumberOfOpticalPaths") or 1))
         if plane * planes * paths == count:
             first = planes // 2 * plane
             return [(first + i, i // across * row.rows, i % across * row.columns) for i in range(plane)]

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("COVERSLIP_TEST_DATA", ROOT.parent / "shared" / "data"))
+NODE_MODULES = Path(os.environ.get("COVERSLIP_TEST_NODE_MODULES", ROOT / ".venv" / "npm" / "node_modules"))
 
 
 def absent(reason: str) -> NoReturn:
@@ -33,3 +34,11 @@ def require_tool(name: str) -> str:
     if found is None:
         absent(f"program {name} is not installed")
     return found
+
+
+def require_npm_package(name: str) -> Path:
+    """The folder of an npm package that a test serves to a browser; CI installs it."""
+    path = NODE_MODULES / name
+    if not (path / "package.json").is_file():
+        absent(f"npm package {name} is not installed")
+    return path
