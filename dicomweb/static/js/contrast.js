@@ -9,28 +9,30 @@
 /** @typedef {import("./slide.js").Pyramid} Pyramid */
 /** @typedef {import("./slide.js").FrameAddress} FrameAddress */
 
-const MOST_FRAMES = 4; // of the coarsest level, which is one tile where we made it
+const MOST_FRAMES = 4; // of a plane of the coarsest level, which is one tile where we made it
 const SHARE_CUT = 0.001; // of the pixels, at each end: dust and dead pixels must not set the contrast
 
 /**
- * The frames of the coarsest level to look at: few, spread over the image, all of one path
- * and of the middle focal plane.
+ * The frames of the coarsest level to look at: few, spread over the image, all of one path,
+ * of the lowest, the middle and the highest focal plane.
  * @param {Pyramid} pyramid @param {string} opticalPath identifier
  * @returns {FrameAddress[]}
  */
 export function sampledFrames(pyramid, opticalPath) {
   const level = /** @type {import("./slide.js").Level} */ (pyramid.levels.at(-1));
-  const plane = Math.floor(level.focalPlanes / 2);
+  const highest = level.focalPlanes - 1;
   const places = level.tilesAcross * level.tilesDown;
   const step = Math.max(1, Math.floor(places / 256)); // a foreign pyramid may end early
-  /** @type {FrameAddress[]} */
-  const found = [];
-  for (let at = 0; at < places; at += step) {
-    const frame = level.frameAt(at % level.tilesAcross, Math.floor(at / level.tilesAcross), opticalPath, plane);
-    if (frame) found.push(frame);
-  }
-  const wanted = Math.min(MOST_FRAMES, found.length);
-  return Array.from({ length: wanted }, (_, n) => found[Math.floor(((n + 0.5) * found.length) / wanted)]);
+  return [...new Set([0, Math.floor(highest / 2), highest])].flatMap((plane) => {
+    /** @type {FrameAddress[]} */
+    const found = [];
+    for (let at = 0; at < places; at += step) {
+      const frame = level.frameAt(at % level.tilesAcross, Math.floor(at / level.tilesAcross), opticalPath, plane);
+      if (frame) found.push(frame);
+    }
+    const wanted = Math.min(MOST_FRAMES, found.length);
+    return Array.from({ length: wanted }, (_, n) => found[Math.floor(((n + 0.5) * found.length) / wanted)]);
+  });
 }
 
 /**

@@ -213,3 +213,30 @@ def wsi_header(*, columns: int, rows: int, tile: int, paths: tuple[str, ...], pl
     image.TotalPixelMatrixOriginSequence = Sequence([origin])
     image.ImageOrientationSlide = [0, -1, 0, -1, 0, 0]
     return image
+
+
+def test_the_window_of_a_channel_covers_all_its_planes_without_single_hot_pixels(page: Page):
+    image = wsi_header(columns=64, rows=64, tile=32, paths=("R", "G"), planes=5)
+    frames = module(
+        page,
+        "contrast",
+        """await (async () => {
+            const {Slide} = await import('/static/js/slide.js');
+            return m.sampledFrames(new Slide([a]).pyramids[0], "G").map(frame => frame.frameNumber);
+        })()""",
+        json.loads(image.to_json()),
+    )
+    assert frames == [20 + plane * 4 + tile for plane in (0, 2, 4) for tile in (1, 2, 3, 4)]
+
+    window = module(
+        page,
+        "contrast",
+        "m.windowOver([m.storedValues(new Uint16Array(a).buffer, 16, false), [60000]])",
+        list(range(1000, 9001)),
+    )
+    assert isinstance(window, str)
+    centre, width, function = window.split(",")
+    assert function == "linear-exact"
+    assert float(centre) == pytest.approx(5000, abs=10)
+    assert float(width) == pytest.approx(8000, abs=20)
+    assert module(page, "contrast", "m.windowOver([])") is None
