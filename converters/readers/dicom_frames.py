@@ -9,7 +9,6 @@ C.7.6.17.3); offset tables were weighed by ``archive.part10`` before.
 
 import math
 import os
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,10 +21,10 @@ from pydicom import Dataset
 from archive.part10.agreement import stated_colours
 from archive.part10.codestream import Codestream, sniff, transfer_syntax
 from archive.part10.frame_table import FrameTable, Kind, Range
-from archive.part10.normal_form import read_element
 from archive.part10.syntaxes import EXPLICIT, NATIVE
 from converters.codecs.errors import CodecError
 from converters.errors import DamagedSlide, MissingCompanion, UnsupportedCompression, UnsupportedPixels
+from converters.readers.dicom_places import Indexes, Shape
 from converters.readers.encoded_tiles import MAX_TILES, decoded, read_range
 from converters.slide import GatherMap, Pixels, PixelTiles, TileMap
 from converters.writer.survey import COPYABLE, EOI
@@ -35,26 +34,6 @@ LOSSY_METHODS = {
     "jpeg": "ISO_10918_1", "jpegls": "ISO_14495_1", "jpeg2000": "ISO_15444_1", "htj2k": "ISO_15444_15",
     "jpegxl": "ISO_18181_1",
 }  # fmt: skip
-_PLANE_POSITION, _PATH_IDENTIFICATION = 0x0048021A, 0x00480207
-_COLUMN, _ROW, _HEIGHT, _PATH = 0x0048021E, 0x0048021F, 0x0040074A, 0x00480106
-Indexes = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What all parts of one level share. Sizes in pixels."""
-
-    rows: int
-    columns: int
-    tile_rows: int
-    tile_columns: int
-    samples: int
-    bits: int  # allocated
-
-    @property
-    def extent(self) -> tuple[int, int]:
-        """Tiles (down, across)."""
-        return -(-self.rows // self.tile_rows), -(-self.columns // self.tile_columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +62,11 @@ class Part:
     @property
     def frames(self) -> int:
         return len(self.index) - 1
+
+    @property
+    def bits_stored(self) -> int:
+        stored = self.header.get("BitsStored")
+        return stored if isinstance(stored, int) and 1 <= stored <= self.shape.bits else self.shape.bits
 
     def frame(self, number: int) -> bytes:
         """Bytes of a frame. Raises DamagedSlide where the file has become shorter."""
@@ -192,84 +176,6 @@ def _trim(path: Path, index: Indexes, offsets: Indexes, lengths: Indexes) -> Non
                 lengths[at] -= 1
     finally:
         os.close(descriptor)
-
-
-def full_places(shape: Shape, frames: int, first: int, paths: int, planes: int, *, partial: bool) -> Indexes:
-    """Places of the frames of a TILED_FULL image, the first being number ``first`` (from
-    0) of the whole. Raises DamagedSlide where the frames are not as many as the tiles."""
-    whole = (paths, planes, *shape.extent)
-    total = math.prod(whole)
-    if total > MAX_TILES:
-        raise DamagedSlide(f"a whole slide image of more than {MAX_TILES} tiles")
-    if first + frames > total or (not partial and frames != total):
-        raise DamagedSlide(f"an image of {total} tiles has {first + frames} frames")
-    return np.stack(np.unravel_index(np.arange(first, first + frames), whole), axis=1).astype(np.int64)
-
-
-def sparse_places(
-    groups: bytes, shape: Shape, frames: int, identifiers: Sequence[str]
-) -> tuple[Indexes, tuple[float | None, ...]]:
-    """Places of frames that say it themselves, and the heights of their focal planes in
-    micrometres. ``groups`` is the value of the Per-Frame Functional Groups Sequence in
-    normal form. Raises DamagedSlide, UnsupportedPixels."""
-    rows, columns, heights, paths = _positions(groups, frames)
-    if len(rows) != frames or (rows < 1).any() or (columns < 1).any():
-        raise DamagedSlide("the frames of an image do not all say where they lie")
-    if ((rows - 1) % shape.tile_rows).any() or ((columns - 1) % shape.tile_columns).any():
-        raise UnsupportedPixels("the frames of an image do not lie on a grid of tiles")
-    down, across = (rows - 1) // shape.tile_rows, (columns - 1) // shape.tile_columns
-    if (down >= shape.extent[0]).any() or (across >= shape.extent[1]).any():
-        raise DamagedSlide("frames lie outside of the image that they are of")
-    known = {name: number for number, name in enumerate(identifiers)}
-    try:
-        path = np.array([known[name] if name else 0 for name in paths], dtype=np.int64)
-    except KeyError:
-        raise DamagedSlide("a frame names an optical path that is not described") from None
-    levels = sorted({round(height, 3) for height in heights if height is not None})
-    if not levels:
-        return np.stack((path, np.zeros_like(path), down, across), axis=1), (None,)
-    plane = np.array(
-        [levels.index(round(height or 0.0, 3)) if height is not None else 0 for height in heights]
-    )
-    return np.stack((path, plane.astype(np.int64), down, across), axis=1), tuple(levels)
-
-
-def _positions(data: bytes, frames: int) -> tuple[Indexes, Indexes, list[float | None], list[str]]:
-    """Row and column (from 1; 0 where unsaid), height and optical path of each item. One
-    flat pass: a slide may have a hundred thousand of them."""
-    rows, columns = np.zeros(frames, np.int64), np.zeros(frames, np.int64)
-    heights: list[float | None] = [None] * frames
-    paths = [""] * frames
-    item, pos, end = -1, 0, len(data)
-    way: list[int] = []  # tags of the sequences that we are in
-    try:
-        while pos < end:
-            if data[pos : pos + 2] == b"\xfe\xff":
-                if data[pos + 2 : pos + 4] == b"\x00\xe0" and not way:
-                    item += 1
-                elif data[pos + 2 : pos + 4] == b"\xdd\xe0":
-                    way.pop()
-                pos += 8
-                continue
-            tag, vr, value, after = read_element(data, pos)
-            if vr == b"SQ":
-                way.append(tag)
-            elif len(way) == 1 and 0 <= item < frames:
-                if way[0] == _PLANE_POSITION:
-                    if tag == _ROW:
-                        rows[item] = struct.unpack_from("<i", data, value)[0]
-                    elif tag == _COLUMN:
-                        columns[item] = struct.unpack_from("<i", data, value)[0]
-                    elif tag == _HEIGHT:
-                        heights[item] = float(data[value:after].rstrip(b"\0 ") or b"0")
-                elif way[0] == _PATH_IDENTIFICATION and tag == _PATH:
-                    paths[item] = data[value:after].rstrip(b"\0 ").decode("utf-8", "replace")
-            pos = after
-    except (struct.error, ValueError, IndexError, OverflowError):
-        raise DamagedSlide("the places of the frames of an image are damaged") from None
-    if item + 1 != frames or any(height is not None and not math.isfinite(height) for height in heights):
-        raise DamagedSlide("the frames of an image do not all say where they lie")
-    return rows, columns, heights, paths
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ received instance alone (its UIDs, its references, private elements) is not.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -22,38 +22,16 @@ from archive.part10.recode import recode_to_utf8
 from archive.part10.scan import ScannedFile
 from converters.errors import DamagedSlide
 from converters.readers.encoded_tiles import read_range
-from converters.slide import Illumination, OpticalPath, Orientation, Role, Scan
+from converters.slide import Illumination, OpticalPath, Orientation, Scan
 from converters.writer.optical_path import ILLUMINATION
 
 PER_FRAME = 0x52009230
 MAX_BULK_BYTES = 16 << 20  # an ICC profile, not a dictionary
 MAX_DEPTH = 32
-_WHOLE_GROUPS = frozenset((0x0008, 0x0010, 0x0012, 0x0018, 0x0032, 0x0038, 0x0040, 0x0400))
-_TAKEN = frozenset(
-    {
-        "StudyInstanceUID", "StudyID", "SeriesNumber", "FrameOfReferenceUID", "AcquisitionNumber",
-        "Laterality", "ImageLaterality", "ImageComments", "BurnedInAnnotation", "RecognizableVisualFeatures",
-        "LongitudinalTemporalInformationModified", "QualityControlImage", "SpecimenLabelInImage",
-        "FocusMethod", "ExtendedDepthOfField", "NumberOfFocalPlanes", "DistanceBetweenFocalPlanes",
-        "RecommendedAbsentPixelCIELabValue", "ImagedVolumeDepth", "TotalPixelMatrixOriginSequence",
-        "OpticalPathSequence", "LabelText", "BarcodeValue", "LabelStyleSelection",
-    }
-)  # fmt: skip
-"""Beside whole groups: what else is handed over."""
-_NOT_TAKEN = frozenset(
-    {
-        "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "PyramidUID", "PyramidLabel",
-        "PyramidDescription", "Modality", "ImageType", "InstanceCreationDate", "InstanceCreationTime",
-        "InstanceCreatorUID", "InstanceCoercionDateTime", "DerivationDescription", "DerivationCodeSequence",
-        "SourceImageSequence", "SourceInstanceSequence", "ReferencedSeriesSequence",
-        "ReferencedImageSequence", "ReferencedInstanceSequence", "RetrieveURL", "RetrieveURI",
-        "StudiesContainingOtherReferencedInstancesSequence", "QueryRetrieveView", "TimezoneOffsetFromUTC",
-    }
-)  # fmt: skip
-_TISSUE_ONLY = ("ImagedVolumeDepth", "TotalPixelMatrixOriginSequence")
-_LABEL_ONLY = ("LabelText", "BarcodeValue", "LabelStyleSelection")
-_SAID_OTHERWISE = frozenset((0x0020, 0x0028, 0x0048, 0x2200, 0x5200, 0x7FE0))
-"""Groups whose elements the writer makes anew or that are among those taken."""
+WHOLE_GROUPS = frozenset((0x0008, 0x0010, 0x0012, 0x0018, 0x0032, 0x0038, 0x0040, 0x0400))
+"""Groups whose elements the writer takes over, but for some."""
+SAID_OTHERWISE = frozenset((0x0020, 0x0028, 0x0048, 0x2200, 0x5200, 0x7FE0))
+"""Groups whose elements it makes anew or takes over one by one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,7 +286,7 @@ def scan(main: Header, label: Header | None) -> Scan:
     others = {
         element.keyword.lower(): _as_text(element)
         for element in header
-        if element.tag.group not in _WHOLE_GROUPS and element.tag.group not in _SAID_OTHERWISE
+        if element.tag.group not in WHOLE_GROUPS and element.tag.group not in SAID_OTHERWISE
     }
     known = [header] if label is None else [label.dataset, header]
 
@@ -345,66 +323,3 @@ def earlier_losses(header: Dataset, present: str) -> tuple[tuple[str, float], ..
 def _values(header: Dataset, keyword: str) -> list[str]:
     value = header.get(keyword)
     return [value] if isinstance(value, str) and value else [str(one) for one in value or ()]
-
-
-# ---- what is handed over ----------------------------------------------------------------
-
-
-def known_of(header: Dataset, main: Dataset, role: Role) -> Dataset:
-    """What the writer takes over for an image: its own header's, but patient, study and
-    specimen from ``main``, so that all images of the slide agree."""
-    known = Dataset()
-    for element in _taken(header, main, role):
-        known.add(element)
-    if role in (Role.LABEL, Role.OVERVIEW):
-        if known.get("FrameOfReferenceUID") == main.get("FrameOfReferenceUID"):
-            known.pop("FrameOfReferenceUID", None)  # they are not registered with the tissue
-    elif "FrameOfReferenceUID" in main:
-        known.FrameOfReferenceUID = main.FrameOfReferenceUID
-    if acquired(header) is None:
-        known.pop("AcquisitionDateTime", None)
-    kinds = image_kind(header)
-    if kinds and kinds[0] in ("ORIGINAL", "DERIVED"):
-        fourth = kinds[3] if len(kinds) > 3 and kinds[3] in ("NONE", "RESAMPLED") else "NONE"
-        known.ImageType = [kinds[0], "PRIMARY", role.value, fourth]
-    shared = Dataset()
-    groups = item_of(header, "SharedFunctionalGroupsSequence")
-    thickness = numbers_of(item_of(groups, "PixelMeasuresSequence"), "SliceThickness")
-    measures = Dataset()
-    if len(thickness) == 1 and thickness[0] > 0:
-        measures.SliceThickness = item_of(groups, "PixelMeasuresSequence").SliceThickness
-    stated = numbers_of(item_of(groups, "PixelMeasuresSequence"), "PixelSpacing")
-    if role in (Role.LABEL, Role.OVERVIEW) and len(stated) == 2 and min(stated) > 0:
-        measures.PixelSpacing = item_of(groups, "PixelMeasuresSequence").PixelSpacing
-    if len(measures):
-        shared.PixelMeasuresSequence = [measures]
-    if groups.get("RealWorldValueMappingSequence"):
-        shared.RealWorldValueMappingSequence = groups.RealWorldValueMappingSequence
-    if len(shared):
-        known.SharedFunctionalGroupsSequence = [shared]
-    return known
-
-
-def _taken(header: Dataset, main: Dataset, role: Role) -> Iterator[DataElement]:
-    tissue = role in (Role.VOLUME, Role.THUMBNAIL)
-    for element in (*(one for one in header if not _of_the_slide(one)), *filter(_of_the_slide, main)):
-        word = element.keyword
-        wanted = word in _TAKEN or (element.tag.group in _WHOLE_GROUPS and word not in _NOT_TAKEN)
-        if not wanted or element.is_empty or (word in _TISSUE_ONLY and not tissue):
-            continue
-        if (word in _LABEL_ONLY and role is not Role.LABEL) or (element.VR == "SQ" and not element.value):
-            continue
-        if word == "ImagedVolumeDepth" and not element.value > 0:
-            continue
-        yield element
-
-
-def _of_the_slide(element: DataElement) -> bool:
-    """Whether an element is the same for all images of a slide (patient, clinical trial,
-    study, container, specimen)."""
-    word = element.keyword
-    if element.tag.group in (0x0010, 0x0012, 0x0032, 0x0038):
-        return True
-    return word != "SpecimenLabelInImage" and word.startswith(
-        ("Study", "Container", "IssuerOfTheContainer", "Specimen", "Accession", "ReferringPhysician")
-    )

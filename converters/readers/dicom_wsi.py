@@ -20,7 +20,8 @@ study, specimen and equipment (``dicom_header``). Notes on what is found in the 
 Sources: PS3.3 A.32.8, C.7.6.16, C.7.6.17, C.8.12; PS3.10 7.1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,26 +34,24 @@ from archive.part10.agreement import Announced, disagreements
 from archive.part10.errors import Part10Error
 from archive.part10.scan import scan_file
 from archive.part10.syntaxes import NATIVE, VIDEO
-from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression, UnsupportedPixels
+from converters.errors import DamagedSlide, UnsupportedCompression, UnsupportedPixels
 from converters.probe import Probe
 from converters.readers import dicom_header as of
+from converters.readers.dicom_associated import associated_images
 from converters.readers.dicom_frames import (
     Joined,
     Part,
-    Shape,
     frame_ranges,
-    full_places,
     has_reference,
     join,
     level_tiles,
-    sparse_places,
     tile_reference,
 )
+from converters.readers.dicom_known import known_of
+from converters.readers.dicom_places import Shape, full_places, sparse_places
 from converters.readers.dicom_series import Head, series_of, why_no_slide
-from converters.readers.encoded_tiles import MAX_ASSOCIATED_PIXELS
 from converters.slide import (
     LABEL_LEFT,
-    AssociatedImage,
     Level,
     PixelType,
     Role,
@@ -60,12 +59,8 @@ from converters.slide import (
     Slide,
     SourceFile,
 )
-from converters.writer.decimals import decimal
 from converters.writer.iod import problems
-from converters.writer.metadata import Code
-from converters.writer.specimen import code_item
 
-SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 _SAME_SIZE = "several images of the series have one size, and no Pyramid UID tells them apart"
 
 
@@ -88,7 +83,7 @@ class DicomWsiReader:
         """Raises DamagedSlide, UnreadableSlide, UnsupportedPixels, UnsupportedCompression,
         MissingCompanion."""
         heads = series_of(probe.path)
-        findings: dict[str, int] = {}
+        findings: Counter[str] = Counter()
         instances = [_instance(head, number, findings) for number, head in enumerate(heads)]
         return _slide(probe, heads, _with_roles(instances, findings), findings)
 
@@ -112,7 +107,7 @@ class _Instance:
 # ---- one instance ------------------------------------------------------------------------
 
 
-def _instance(head: Head, source: int, findings: dict[str, int]) -> _Instance:
+def _instance(head: Head, source: int, findings: Counter[str]) -> _Instance:
     try:
         scanned = scan_file(head.path)
         if not scanned.frame_table or scanned.pixel_data is None:
@@ -157,7 +152,7 @@ def _shape(said: Dataset, frames: int, pixel_tag: int) -> Shape:
 
 
 def _places(
-    header: of.Header, shape: Shape, frames: int, findings: dict[str, int]
+    header: of.Header, shape: Shape, frames: int, findings: Counter[str]
 ) -> tuple[tuple[str, ...], tuple[float | None, ...], NDArray[np.int64]]:
     """Optical paths, heights of the focal planes, and where each frame lies."""
     said = header.dataset
@@ -171,7 +166,7 @@ def _places(
     if organized not in ("TILED_FULL", ""):
         raise DamagedSlide("the frames of an image do not all say where they lie")
     if not organized:
-        _note(findings, "frames that do not say where they lie: taken for TILED_FULL")
+        findings["frames that do not say where they lie: taken for TILED_FULL"] += 1
     tiles = shape.extent[0] * shape.extent[1]
     partial_image = bool(of.text_of(said, "ConcatenationUID"))
     planes = of.integer_of(said, "TotalPixelMatrixFocalPlanes")
@@ -185,7 +180,7 @@ def _places(
     return of.path_identifiers(said, paths), of.plane_heights_um(said, planes), places
 
 
-def _check(part: Part, header: of.Header, found: list[str], findings: dict[str, int]) -> None:
+def _check(part: Part, header: of.Header, found: list[str], findings: Counter[str]) -> None:
     """What is wrong with a received image: its bytes, its header, and what it says of its
     frames against what they are."""
     if not part.native:
@@ -200,23 +195,19 @@ def _check(part: Part, header: of.Header, found: list[str], findings: dict[str, 
     if header.groups:
         complete.PerFrameFunctionalGroupsSequence = [Dataset()]
     for line in dict.fromkeys([*found, *problems(complete)]):
-        _note(findings, line)
+        findings[line] += 1
 
 
-def _note(findings: dict[str, int], line: str) -> None:
-    findings[line] = findings.get(line, 0) + 1
-
-
-def _with_roles(instances: Sequence[_Instance], findings: dict[str, int]) -> list[_Instance]:
+def _with_roles(instances: Sequence[_Instance], findings: Counter[str]) -> list[_Instance]:
     """Every image with a role. One that says none is a level if it has the shape of the
     finest image, a label if it has a label's text, else an overview."""
-    finest = max(instances, key=lambda one: (one.role in (None, Role.VOLUME), _area(one.part.shape)))
+    finest = max(instances, key=lambda one: (one.role in (None, Role.VOLUME), one.part.shape.area))
     result = []
     for one in instances:
         role = one.role
         if role is None:
             role = _likely_role(one, finest.part.shape)
-            _note(findings, f"an image that does not say what it shows: taken for {role.value}")
+            findings[f"an image that does not say what it shows: taken for {role.value}"] += 1
         result.append(_Instance(one.part, one.header, role))
     return result
 
@@ -230,15 +221,11 @@ def _likely_role(one: _Instance, finest: Shape) -> Role:
     return Role.LABEL if text else Role.OVERVIEW
 
 
-def _area(shape: Shape) -> int:
-    return shape.rows * shape.columns
-
-
 # ---- the slide ----------------------------------------------------------------------------
 
 
 def _slide(
-    probe: Probe, heads: Sequence[Head], instances: Sequence[_Instance], findings: dict[str, int]
+    probe: Probe, heads: Sequence[Head], instances: Sequence[_Instance], findings: Counter[str]
 ) -> Slide:
     pyramids: dict[str, list[_Instance]] = {}
     for one in sorted(instances, key=lambda one: one.order):
@@ -252,12 +239,17 @@ def _slide(
     main = by_header[id(stacks[0][0].parts[0])]
     scenes = [_scene(number, stack, main.dataset, findings) for number, stack in enumerate(stacks)]
     number_of = {uid: number for number, uid in enumerate(pyramids)} if len(stacks) == len(pyramids) else {}
+    others = [
+        (one.role, one.part)
+        for one in sorted(instances, key=lambda one: one.order)
+        if one.role not in (None, Role.VOLUME)
+    ]
     label = next((one.header for one in instances if one.role is Role.LABEL), None)
     return Slide(
         format=DicomWsiReader.format,
         sources=[_source(head.path, probe) for head in heads],
         scenes=scenes,
-        associated=_associated(instances, main.dataset, number_of, findings),
+        associated=associated_images(others, main.dataset, number_of, findings),
         scan=of.scan(main, label),
         findings=[f"{line} ({n} images)" if n > 1 else line for line, n in findings.items()],
     )
@@ -272,13 +264,13 @@ def _source(path: Path, probe: Probe) -> SourceFile:
     return SourceFile(path, status.st_size, modified)
 
 
-def _stacks(pyramid: Sequence[_Instance], findings: dict[str, int]) -> list[list[Joined]]:
+def _stacks(pyramid: Sequence[_Instance], findings: Counter[str]) -> list[list[Joined]]:
     """The levels of one pyramid, finest first. Images of one size that cannot be parts of
     one level are pyramids of their own, if that is all there is of each."""
     by_shape: dict[Shape, list[Part]] = {}
     for one in pyramid:
         by_shape.setdefault(one.part.shape, []).append(one.part)
-    shapes = sorted(by_shape, key=_area, reverse=True)
+    shapes = sorted(by_shape, key=lambda shape: shape.area, reverse=True)
     if len({(shape.rows, shape.columns) for shape in shapes}) < len(shapes):
         raise UnsupportedPixels(_SAME_SIZE)
     stack: list[Joined] = []
@@ -288,24 +280,24 @@ def _stacks(pyramid: Sequence[_Instance], findings: dict[str, int]) -> list[list
             if len(shapes) > 1:
                 raise UnsupportedPixels(_SAME_SIZE)
             alone = [one for one in (join([part]) for part in by_shape[shape]) if one is not None]
-            _note(findings, "images of one size without a Pyramid UID: taken for regions of their own")
+            findings["images of one size without a Pyramid UID: taken for regions of their own"] += 1
             return [[one] for one in alone]
         if stack and (joined.identifiers, joined.planes) != (stack[0].identifiers, stack[0].planes):
-            _note(findings, "a level has not the finest one's channels and focal planes: made anew")
+            findings["a level has not the finest one's channels and focal planes: made anew"] += 1
             continue
         stack.append(joined)
     return [stack]
 
 
-def _scene(index: int, stack: Sequence[Joined], main: Dataset, findings: dict[str, int]) -> Scene:
+def _scene(index: int, stack: Sequence[Joined], main: Dataset, findings: Counter[str]) -> Scene:
     finest = stack[0]
     header = finest.parts[0].header
     lies = of.orientation(header)
     if lies is None:
-        _note(findings, "Image Orientation (Slide) is not stated: the label is assumed at the left")
+        findings["Image Orientation (Slide) is not stated: the label is assumed at the left"] += 1
     place = of.origin_mm(header)
     if place is None:
-        _note(findings, "the place on the glass is not stated: assumed")
+        findings["the place on the glass is not stated: assumed"] += 1
     acquired = of.acquired(header)
     return Scene(
         index=index,
@@ -319,11 +311,11 @@ def _scene(index: int, stack: Sequence[Joined], main: Dataset, findings: dict[st
     )
 
 
-def _level(index: int, joined: Joined, finest: Joined, main: Dataset, findings: dict[str, int]) -> Level:
+def _level(index: int, joined: Joined, finest: Joined, main: Dataset, findings: Counter[str]) -> Level:
     first, shape = joined.parts[0], joined.shape
     spacing, derived = of.spacing_mm(first.header, shape.rows, shape.columns)
     if derived:
-        _note(findings, "Pixel Spacing is not stated: taken from the size of the imaged volume")
+        findings["Pixel Spacing is not stated: taken from the size of the imaged volume"] += 1
     return Level(
         index=index,
         rows=shape.rows,
@@ -331,7 +323,7 @@ def _level(index: int, joined: Joined, finest: Joined, main: Dataset, findings: 
         tile_rows=shape.tile_rows,
         tile_columns=shape.tile_columns,
         tiles=level_tiles(joined),
-        pixel_type=PixelType(shape.samples, shape.bits, _bits_stored(first.header, shape)),
+        pixel_type=PixelType(shape.samples, shape.bits, first.bits_stored),
         pixel_spacing_mm=spacing,
         downsample=finest.shape.columns / shape.columns,
         container_rgb=_agreed([part.container_rgb for part in joined.parts]),
@@ -339,131 +331,9 @@ def _level(index: int, joined: Joined, finest: Joined, main: Dataset, findings: 
         focal_planes=joined.planes,
         reference=partial(tile_reference, joined) if has_reference(joined) else None,
         earlier_losses=of.earlier_losses(first.header, first.lossy_method),
-        known=_known(joined.parts, main, Role.VOLUME),
+        known=known_of(joined.parts, main, Role.VOLUME),
     )
 
 
 def _agreed(said: Sequence[bool | None]) -> bool | None:
     return said[0] if len(set(said)) == 1 else None
-
-
-def _bits_stored(said: Dataset, shape: Shape) -> int:
-    stored = of.integer_of(said, "BitsStored")
-    return stored if 1 <= stored <= shape.bits else shape.bits
-
-
-def _known(parts: Sequence[Part], main: Dataset, role: Role) -> Dataset:
-    """What the writer takes over for an image, and what it was made from."""
-    known = of.known_of(parts[0].header, main, role)
-    paths: dict[str, Dataset] = {}
-    for part in parts:
-        items = part.header.get("OpticalPathSequence") or ()
-        for name, item in zip(of.path_identifiers(part.header, len(items)), items, strict=False):
-            paths.setdefault(name, item)
-    if len(paths) > 1:
-        known.OpticalPathSequence = list(paths.values())
-    sources, references = [], []
-    for part in parts:
-        reference = Dataset()
-        reference.ReferencedSOPClassUID = part.header.SOPClassUID
-        reference.ReferencedSOPInstanceUID = part.header.SOPInstanceUID
-        references.append(reference)
-        source = Dataset()
-        source.update(reference)
-        source.PurposeOfReferenceCodeSequence = [code_item(SOURCE_IMAGE)]
-        sources.append(source)
-    series = Dataset()
-    series.SeriesInstanceUID = parts[0].header.SeriesInstanceUID
-    series.ReferencedInstanceSequence = references
-    known.SourceImageSequence = sources
-    known.ReferencedSeriesSequence = [series]
-    return known
-
-
-# ---- label, overview, thumbnail ---------------------------------------------------------------
-
-
-def _associated(
-    instances: Sequence[_Instance], main: Dataset, scene_of: Mapping[str, int], findings: dict[str, int]
-) -> list[AssociatedImage]:
-    groups: dict[tuple[Role, str], list[Part]] = {}
-    for one in sorted(instances, key=lambda one: one.order):
-        if one.role is not None and one.role is not Role.VOLUME:
-            said = one.part.header
-            uid = of.text_of(said, "ConcatenationUID") or of.text_of(said, "SOPInstanceUID")
-            groups.setdefault((one.role, uid), []).append(one.part)
-    order = [Role.THUMBNAIL, Role.LABEL, Role.OVERVIEW]
-    return [
-        _associated_image(role, parts, main, scene_of, findings)
-        for (role, _), parts in sorted(groups.items(), key=lambda group: order.index(group[0][0]))
-    ]
-
-
-def _associated_image(
-    role: Role, parts: Sequence[Part], main: Dataset, scene_of: Mapping[str, int], findings: dict[str, int]
-) -> AssociatedImage:
-    name = role.value.lower()
-    first, shape = parts[0], parts[0].shape
-    joined = join(parts)
-    if joined is None or any(part.shape != shape for part in parts):
-        raise DamagedSlide(f"the parts of the {name} image do not fit together")
-    if max(shape.rows, shape.columns) > 65535 or _area(shape) > MAX_ASSOCIATED_PIXELS:
-        raise DamagedSlide(f"the {name} image has an impossible size")
-    if len(joined.owner) > joined.shape.extent[0] * joined.shape.extent[1]:
-        _note(findings, f"the {name} image has several channels or focal planes: the first is kept")
-    if shape.bits > 8:
-        _note(findings, f"the {name} image has 16 bits: 8 are kept")
-    known = _known(parts, main, role)
-    encoded = sum(int(part.lengths.sum()) for part in parts)
-    losses = list(of.earlier_losses(first.header, first.lossy_method))
-    if first.lossy_method:
-        losses.append((first.lossy_method, max(1.0, _area(shape) * shape.samples / max(1, encoded))))
-    if losses:
-        known.LossyImageCompression = "01"
-        known.LossyImageCompressionMethod = [method for method, _ in losses]
-        known.LossyImageCompressionRatio = [decimal(round(ratio, 2)) for _, ratio in losses]
-    return AssociatedImage(
-        role=role,
-        rows=shape.rows,
-        columns=shape.columns,
-        read=partial(_assembled, joined, name),
-        compression=first.stream.format,
-        lossy_method=first.lossy_method,
-        encoded_bytes=encoded,
-        scene=scene_of.get(of.text_of(first.header, "PyramidUID"), 0) if role is Role.THUMBNAIL else 0,
-        codestream=_whole_codestream(joined),
-        known=known,
-    )
-
-
-def _whole_codestream(joined: Joined) -> bytes:
-    """The image's only frame, where that shows exactly the image in colours that it
-    states itself; else b""."""
-    first, shape = joined.parts[0], joined.shape
-    alone = first.frames == 1 == len(joined.parts) and len(joined.owner) == 1
-    exact = (shape.rows, shape.columns) == (shape.tile_rows, shape.tile_columns)
-    if not (alone and exact and first.copyable) or (
-        first.container_rgb is not None and first.stream.format == "jpeg"
-    ):
-        return b""
-    return first.frame(0)
-
-
-def _assembled(joined: Joined, name: str) -> NDArray[np.uint8]:
-    """All of a small image, (rows, columns, samples). Raises DamagedSlide."""
-    shape = joined.shape
-    down, across = shape.extent
-    whole = np.full((down * shape.tile_rows, across * shape.tile_columns, shape.samples), 255, np.uint8)
-    for index in range(down * across):
-        if joined.owner[index] < 0:
-            continue
-        try:
-            pixels = joined.pixels(index)
-        except ConversionError as error:
-            raise DamagedSlide(f"the {name} image cannot be decoded") from error
-        if shape.bits > 8:
-            stored = _bits_stored(joined.parts[0].header, shape)
-            pixels = np.right_shift(pixels, max(0, stored - 8)).clip(0, 255)
-        top, left = index // across * shape.tile_rows, index % across * shape.tile_columns
-        whole[top : top + shape.tile_rows, left : left + shape.tile_columns] = pixels
-    return np.ascontiguousarray(whole[: shape.rows, : shape.columns])
