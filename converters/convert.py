@@ -23,6 +23,7 @@ from converters.writer.born import DicomInstance, born_instances, look_at
 from converters.writer.coding import DEFAULT_CODING, CodingChoice
 from converters.writer.concatenation import PartLimit, concatenated
 from converters.writer.dual_tiff import why_not
+from converters.writer.early import NONE_EARLY, early_levels
 from converters.writer.files import file_name, scratch_beside, write_files
 from converters.writer.metadata import Metadata, read_metadata
 from converters.writer.plan import plan
@@ -115,9 +116,12 @@ def _convert(
 
     with workshop.open(path) as opened, scratch_beside(folder) as scratch:
         slide, bench = opened.slide, opened.bench
-        with ThreadPoolExecutor(1, "sha256") as hashing:  # beside the look at every tile
-            digest = hashing.submit(source_digest, slide)
+        with ThreadPoolExecutor(2, "beside") as beside:  # the look at every tile
+            digest = beside.submit(source_digest, slide)
+            whole = options.levels is None
+            making = beside.submit(early_levels, slide, bench, options.coding, scratch) if whole else None
             look = look_at(slide, bench)
+            early = making.result() if making else NONE_EARLY
         known = {one.index for one in plan(slide, look.surveys)}
         if options.levels is not None and not known.issuperset(options.levels):
             raise BadMetadata(f"the slide has levels 0 to {max(known)} only")
@@ -133,6 +137,7 @@ def _convert(
             coding=options.coding,
             progress=progress,
             series_per_region=options.series_per_region,
+            early=early.made,
         )
         if options.part_limit is not None:
             instances = concatenated(instances, options.part_limit)

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 
 from archive.part10.codestream import jpeg_segments, photometric, sniff, transfer_syntax
 from archive.part10.frame_table import FrameTable, Range
@@ -131,7 +132,7 @@ def _check_levels(slide: Slide, instances: Sequence[DicomInstance]) -> None:
         if instance.role is Role.VOLUME and instance.born and not instance.computed:
             level = slide.scenes[instance.scene].levels[instance.level]
             tiles = found.setdefault((instance.scene, instance.level), set())
-            tiles.update(tile for _, tile in _present(level, instance))
+            tiles.update(_present(level, instance)[:, 1].tolist())
     for (scene, index), tiles in found.items():
         if len(tiles) != int((~slide.scenes[scene].levels[index].tiles.absent).sum()):
             raise VerificationFailed(f"level {index} lacks tiles that the scanner wrote")
@@ -195,10 +196,11 @@ def entropy_coded(codestream: bytes) -> bytes:
     return codestream[segments[-1][1] : codestream.rfind(EOI) + 2]
 
 
-def _present(level: Level, instance: DicomInstance) -> list[tuple[int, int]]:
-    """(frame index, tile index) of every tile that the scanner wrote."""
-    tile_indexes = [] if instance.tile_indexes is None else instance.tile_indexes.tolist()
-    return [pair for pair in enumerate(tile_indexes) if not level.tiles.absent[pair[1]]]
+def _present(level: Level, instance: DicomInstance) -> NDArray[np.int64]:
+    """(frame index, tile index) of every tile that the scanner wrote, a row each."""
+    tiles = np.zeros(0, np.int64) if instance.tile_indexes is None else instance.tile_indexes
+    frames = np.flatnonzero(~level.tiles.absent[tiles])
+    return np.stack((frames, tiles[frames]), axis=1)
 
 
 def _compare_tiles(slide: Slide, level: Level, instance: DicomInstance, frames: _Frames, whole: bool) -> int:
@@ -212,7 +214,7 @@ def _compare_tiles(slide: Slide, level: Level, instance: DicomInstance, frames: 
             number: stack.enter_context(slide.sources[number].path.open("rb")).fileno()
             for number in np.unique(tiles.files).tolist()
         }
-        for frame, index in chosen:
+        for frame, index in chosen.tolist():
             if isinstance(tiles, TileMap):
                 fd = fds[int(tiles.files[index])]
                 data = os.pread(fd, int(tiles.lengths[index]), int(tiles.offsets[index]))
@@ -228,7 +230,7 @@ def _compare_pixels(level: Level, instance: DicomInstance, frames: _Frames, benc
     if instance.born and level.reference is None:
         return
     present = _present(level, instance)
-    for frame, index in present[:: max(1, len(present) // SAMPLES)]:
+    for frame, index in present[:: max(1, len(present) // SAMPLES)].tolist():
         form = (instance.transfer_syntax_uid, instance.photometric)
         if not bench.agrees(instance.scene, instance.level, index, frames.frame(frame), *form):
             raise frames.wrong(frame, "decodes to other pixels than the scanner's tile")

@@ -168,21 +168,28 @@ class SlideBench:
         }  # fmt: skip
 
     def frames(self, scene: int, level: int, indexes: Sequence[int], coding: FrameCoding) -> Iterator[bytes]:
-        size = _batch(self._level(scene, level))
+        most = _batch(self._level(scene, level))
 
         def orders() -> Iterator[tuple[dict[str, object], list[bytes], int]]:
-            for at in range(0, len(indexes), size):
+            at = 0
+            for size in self._growing(most):
                 part = list(indexes[at : at + size])
+                if not part:
+                    return
                 yield self._work("frames", scene, level, coding, indexes=part), [], len(part)
+                at += size
 
         return self._in_order(orders())
 
     def shrunk(self, scene: int, level: int, quads: Iterable[Quad], coding: FrameCoding) -> Iterator[bytes]:
-        size = max(1, _batch(self._level(scene, level)) // 4)
+        most = max(1, _batch(self._level(scene, level)) // 4)
         waiting = iter(quads)
 
         def orders() -> Iterator[tuple[dict[str, object], list[bytes], int]]:
-            while batch := list(islice(waiting, size)):
+            for size in self._growing(most):
+                batch = list(islice(waiting, size))
+                if not batch:
+                    return
                 named, blobs = [], []
                 for quad in batch:
                     tiles = []
@@ -219,6 +226,14 @@ class SlideBench:
     ) -> dict[str, object]:
         named = [coding.transfer_syntax_uid, coding.quality]
         return self.order(what, scene=scene, level=level, coding=named, **details)
+
+    def _growing(self, most: int) -> Iterator[int]:
+        """Sizes of requests: small at first, so that a small level is everybody's work."""
+        size = 1
+        while True:
+            for _ in range(self._workshop.limits.children):
+                yield size
+            size = min(2 * size, most)
 
     def _in_order(self, orders: Iterable[tuple[dict[str, object], list[bytes], int]]) -> Iterator[bytes]:
         """Frames of all requests, in order; two requests for each child are under way."""

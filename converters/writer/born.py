@@ -104,6 +104,7 @@ class _Context:
     look: Look
     bench: Bench
     coding: CodingChoice
+    early: Mapping[tuple[int, int], Recomposed]
     uids: dict[tuple[int, int], str] = field(default_factory=dict)  # of levels, by scene and level
 
 
@@ -135,6 +136,7 @@ def born_instances(
     bench: Bench | None = None,
     coding: CodingChoice | None = None,
     series_per_region: bool = False,
+    early: Mapping[tuple[int, int], Recomposed] | None = None,
 ) -> list[DicomInstance]:
     """All instances of a slide: levels from the coarsest, so that a slide opens early,
     then thumbnail, label and overview.
@@ -146,8 +148,9 @@ def born_instances(
     files in ``scratch``, by default a new temporary folder, and tell ``progress`` about
     it. ``look`` is what :func:`look_at` gave, if it was taken already. ``bench`` works on
     pixels, this process by default; ``coding`` says in what form they are kept.
-    ``series_per_region`` gives each scene a series of its own. Raises DamagedSlide,
-    MissingPixelSpacing, UnsupportedCompression, UnsupportedPixels.
+    ``series_per_region`` gives each scene a series of its own. ``early`` are computed
+    levels, by scene and level, that were made of these tiles before (see ``writer.early``).
+    Raises DamagedSlide, MissingPixelSpacing, UnsupportedCompression, UnsupportedPixels.
     """
     known = metadata or UNKNOWN
     slide = replace(slide, scenes=[_with_heights(scene, known) for scene in slide.scenes])
@@ -159,7 +162,8 @@ def born_instances(
         labels = [at for at, image in enumerate(slide.associated) if image.role is Role.LABEL]
         barcode = read_barcodes(look.pixels[labels[0]]) if labels else ""
     identity = identify(slide, known, names, barcode, series_per_region=series_per_region)
-    context = _Context(slide, identity, names, scratch, progress, look, bench, coding or CodingChoice())
+    coding = coding or CodingChoice()
+    context = _Context(slide, identity, names, scratch, progress, look, bench, coding, early or {})
     planned = plan(slide, look.surveys)
     made = _levels(context, planned, levels)
     number = len(planned)
@@ -205,7 +209,9 @@ def _levels(
     for one in todo:
         frames: Recomposed | None = None
         if not one.copied:
-            frames = _recomposed(context, one, finer if one.steps > 1 else None, report)
+            frames = context.early.get((one.scene.index, one.index))
+            if frames is None:
+                frames = _recomposed(context, one, finer if one.steps > 1 else None, report)
             done += one.number_of_tiles
         finer = frames
         if one in chosen:

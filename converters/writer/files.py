@@ -8,16 +8,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from archive.part10.frame_table import FrameTable
 from archive.part10.stream import Part10Stream
-from converters.errors import DamagedSlide, TargetExists
+from converters.errors import TargetExists
 from converters.slide import Progress, SourceFile
 from converters.writer.born import DicomInstance
 from converters.writer.dual_tiff import wrapping
-
-CHUNK_BYTES = 4 << 20
+from converters.writer.pieces import pieces
 
 
 def part10_stream(instance: DicomInstance) -> Part10Stream:
@@ -27,29 +25,17 @@ def part10_stream(instance: DicomInstance) -> Part10Stream:
 
 
 def part10_chunks(instance: DicomInstance) -> Iterator[bytes]:
-    """The bytes of that form, in pieces of at most 4 MiB. Raises DamagedSlide when a
+    """The bytes of that form, in pieces of about 1 MiB. Raises DamagedSlide when a
     blob ends early, OSError when it cannot be read."""
     with ExitStack() as stack:
-        files: dict[int, BinaryIO] = {}
-        for number, blob in enumerate(instance.blobs):
-            if not isinstance(blob, bytes):
-                path = blob.path if isinstance(blob, SourceFile) else blob
-                files[number] = stack.enter_context(path.open("rb"))
-        for part in part10_stream(instance).parts():
-            if isinstance(part, bytes):
-                yield part
-                continue
-            blob = instance.blobs[part.blob_index]
+        blobs: list[int | bytes] = []
+        for blob in instance.blobs:
             if isinstance(blob, bytes):
-                yield blob[part.offset : part.offset + part.length]
-                continue
-            position, end = part.offset, part.offset + part.length
-            while position < end:
-                data = os.pread(files[part.blob_index].fileno(), min(CHUNK_BYTES, end - position), position)
-                if not data:
-                    raise DamagedSlide("the slide's file became shorter while it was read")
-                position += len(data)
-                yield data
+                blobs.append(blob)
+            else:
+                path = blob.path if isinstance(blob, SourceFile) else blob
+                blobs.append(stack.enter_context(path.open("rb")).fileno())
+        yield from pieces(part10_stream(instance).parts(), blobs)
 
 
 def part10_bytes(instance: DicomInstance) -> bytes:

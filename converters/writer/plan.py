@@ -77,13 +77,19 @@ def plan(slide: Slide, surveys: Mapping[tuple[int, int], Survey]) -> list[Planne
         for level in scene.levels:
             found = surveys[scene.index, level.index]
             planned.append(PlannedLevel(scene, level.index, level.rows, level.columns, level, found))
-        coarsest = scene.levels[-1]
-        found = surveys[scene.index, coarsest.index]
-        rows, columns = coarsest.rows, coarsest.columns
-        for step in range(1, MAX_LEVELS):
-            if rows <= coarsest.tile_rows and columns <= coarsest.tile_columns:
-                break
-            rows, columns = -(-rows // 2), -(-columns // 2)
-            index = coarsest.index + step
-            planned.append(PlannedLevel(scene, index, rows, columns, coarsest, found, step))
+        planned += computed_levels(scene, surveys[scene.index, scene.levels[-1].index])
+    return planned
+
+
+def computed_levels(scene: Scene, found: Survey) -> list[PlannedLevel]:
+    """Those that a scene's scanner left out, finest first. ``found`` is of its coarsest."""
+    planned = []
+    coarsest = scene.levels[-1]
+    rows, columns = coarsest.rows, coarsest.columns
+    for step in range(1, MAX_LEVELS):
+        if rows <= coarsest.tile_rows and columns <= coarsest.tile_columns:
+            break
+        rows, columns = -(-rows // 2), -(-columns // 2)
+        index = coarsest.index + step
+        planned.append(PlannedLevel(scene, index, rows, columns, coarsest, found, step))
     return planned

@@ -23,6 +23,7 @@ from converters.workshop import Opened, Workshop
 from converters.writer.born import DicomInstance, Look, born_instances, look_at
 from converters.writer.coding import DEFAULT_CODING, CodingChoice
 from converters.writer.metadata import Metadata
+from converters.writer.recompose import Recomposed
 
 _SCRATCH = "convert"
 _MADE = "made"
@@ -64,18 +65,20 @@ def new_slide(
     adopt: Callable[[Path], StagedFile],
     progress: Progress | None = None,
     metadata: Metadata | None = None,
+    early: Mapping[tuple[int, int], Recomposed] | None = None,
 ) -> NewSlide:
     """What to store for a slide whose files are ``copies``: by path, name as scanned and
     staged file, the main file first.
 
     Tiles that are legal in DICOM stay where they are, in the original. What had to be
-    made again was written to ``scratch`` and is taken by ``adopt``; it is compared with
-    the scanner's file first. Raises the refusals of ``converters``.
+    made again was written to ``scratch`` (or ``early``, see :func:`born_instances`) and is
+    taken by ``adopt``; it is compared with the scanner's file first. Raises the refusals of ``converters``.
     """
     digest = manifest_digest(list(copies.values()))
     made = born_instances(
         opened.slide, source_digest=digest, secret=secret, scratch=scratch, look=look,
         bench=opened.bench, coding=converter.coding, progress=progress, metadata=metadata,
+        early=early,
     )  # fmt: skip
     verify_instances(opened.slide, made, opened.bench, whole=converter.verify_whole)
 

@@ -10,6 +10,7 @@ whatever name, is recognised by its digest and gives what it became then.
 import contextlib
 import stat
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -18,10 +19,11 @@ from archive.access import Principal, Scope
 from archive.part10.errors import NotPart10, Part10Error
 from archive.part10.meta import read_meta
 from archive.values import Sender, StagedFile, Stored
-from converters.errors import DamagedSlide, MissingCompanion
+from converters.errors import ConversionError, DamagedSlide, MissingCompanion
 from converters.registry import companions
 from converters.workshop import Opened
 from converters.writer.born import Look
+from converters.writer.early import NONE_EARLY, EarlyLevels, early_levels
 from converters.writer.metadata import Metadata
 from gateway.ingest.convert import Converter, made_folder, manifest_digest, new_slide, scratch_folder
 
@@ -100,7 +102,7 @@ def ingest_file(
         spool = archive.spool_path().parent
         folder = stack.enter_context(scratch_folder(spool))
         stack.callback(report, 1.0)
-        copies, opened, look, again = _copied(archive, path, folder, converter, report, stack)
+        copies, opened, look, again, early = _copied(archive, path, folder, converter, report, stack)
         digest = manifest_digest(list(copies.values()))
         files = tuple((name, staged.sha256) for name, staged in copies.values())
         known = archive.original_of(digest, principal=principal, scope=scope)
@@ -111,7 +113,7 @@ def ingest_file(
         made = stack.enter_context(made_folder(spool, digest))
         new = new_slide(
             opened, look, copies, converter=converter, secret=secret, scratch=made, adopt=archive.adopt,
-            metadata=metadata,
+            metadata=metadata, early=early.of(opened.slide),
             progress=lambda done, total: report(_COPIED + (1 - _COPIED) * 0.9 * done / max(1, total)),
         )  # fmt: skip
         stored = archive.store_slide(new, principal=principal, scope=scope, sender=sender)
@@ -125,9 +127,10 @@ def _copied(
     converter: Converter,
     report: Callable[[float], None],
     stack: contextlib.ExitStack,
-) -> tuple[dict[Path, tuple[str, StagedFile]], Opened, Look, list[str]]:
+) -> tuple[dict[Path, tuple[str, StagedFile]], Opened, Look, list[str], EarlyLevels]:
     """Copies of a slide's files in ``folder``, laid out as scanned, the main file copied
-    last (and first in the answer): the look at it runs beside its hashing and flushing."""
+    last (and first in the answer): the look at it runs beside its hashing and flushing,
+    and what can be made of a single file early beside its copying."""
     status = path.stat()
     names = [*companion_names(path), path.name]
     sizes = {name: (path.parent / name).stat().st_size for name in names}
@@ -139,19 +142,32 @@ def _copied(
         looked.append(converter.look(copy, status.st_mtime))
         stack.callback(looked[0][0].close)
 
-    for name in names:
-        target = folder / "slide" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        main = name == path.name
+    with ThreadPoolExecutor(1, "early") as beside:
+        making = beside.submit(_early, path, status.st_mtime, folder, converter) if len(names) == 1 else None
+        for name in names:
+            target = folder / "slide" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            main = name == path.name
 
-        def copied(done: int, before: int = before) -> None:
-            report(min((before + done) / whole, 1.0) * _COPIED)
+            def copied(done: int, before: int = before) -> None:
+                report(min((before + done) / whole, 1.0) * _COPIED)
 
-        staged = archive.stage_copy(path.parent / name, copied, look if main else None, target)
-        copies[target] = (name, staged)
-        before += sizes[name]
+            staged = archive.stage_copy(path.parent / name, copied, look if main else None, target)
+            copies[target] = (name, staged)
+            before += sizes[name]
+        early = making.result() if making else NONE_EARLY
     ((opened, found, again),) = looked
-    return dict(reversed(copies.items())), opened, found, again
+    return dict(reversed(copies.items())), opened, found, again, early
+
+
+def _early(path: Path, modified: float, folder: Path, converter: Converter) -> EarlyLevels:
+    """What can be made of the file where it lies. Whatever is wrong with it is not said
+    here, but by the look at its copy."""
+    try:
+        with converter.workshop.open(path, modified=modified) as opened:
+            return early_levels(opened.slide, opened.bench, converter.coding, folder)
+    except (ConversionError, OSError):
+        return NONE_EARLY
 
 
 def companion_names(path: Path) -> Sequence[str]:
