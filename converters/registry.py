@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from converters.errors import AmbiguousSlide, DamagedSlide, UnreadableSlide
+from converters.even_tiles import with_even_tiles
 from converters.probe import DAMAGED, TIFF_FAULTS, Probe
 from converters.readers.akoya_qptiff import AkoyaQptiffReader
 from converters.readers.aperio import AperioReader
@@ -110,7 +111,7 @@ def open_slide(path: Path, *, modified: float | None = None) -> Slide:
     """
     probe = Probe(path, modified=modified)
     try:
-        return _claiming(probe).open(probe)
+        return with_even_tiles(_claiming(probe).open(probe))
     finally:
         probe.close()
 

@@ -31,7 +31,6 @@ from converters.readers.tiff_segments import LOSSY_METHODS
 from converters.readers.tile_grid import scale
 from converters.readers.vendor_xml import number, whole
 from converters.slide import (
-    DEFAULT_TILE,
     AssociatedImage,
     Level,
     OpticalPath,
@@ -148,7 +147,6 @@ def _levels(
         tiles, tile = found.tiles, (found.tile_rows, found.tile_columns)
         if overlap != (0, 0):
             size = _stitched_size(page, size, overlap)
-            tile = (min(DEFAULT_TILE, size[0]), min(DEFAULT_TILE, size[1]))
             tiles = _stitched(plane_reader(Plane(page), cache), size, tile, overlap)
         down, across = scale((levels[0].rows, levels[0].columns) if levels else size, size)
         if levels and (size[1] >= levels[-1].columns or not 0.8 < down / across < 1.25):

@@ -296,8 +296,8 @@ def test_jpeg_xr_is_decoded_in_sixteen_bits(tmp_path: Path) -> None:
         assert (level.pixel_type.bits_allocated, level.pixel_type.samples_per_pixel) == (16, 1)
         assert isinstance(level.tiles, PixelTiles)
         expected = shrink(picture(1008, 2048), 4)[..., :1].astype(np.uint16) * 16 + 5
-        assert (level.tile_rows, level.tile_columns) == (252, 512)
-        assert np.array_equal(level.tiles.read(0), expected)
+        assert (level.tile_rows, level.tile_columns) == (512, 512)  # as the finest
+        assert np.array_equal(level.tiles.read(0)[:252], expected)
 
 
 def test_intervals_that_make_no_tiles_are_decoded(tmp_path: Path) -> None:
