@@ -146,7 +146,6 @@ def _slide(parts: Parts, sources: Sequence[SourceFile], stack: ExitStack) -> Sli
         return ImageFile(descriptor, number, sources[number].size_bytes, f"the {what}")
 
     layers, rows, columns = parts.shape
-    heights = _heights_um(parts.index, layers, findings)
     matrices = [
         [
             [
@@ -155,14 +154,14 @@ def _slide(parts: Parts, sources: Sequence[SourceFile], stack: ExitStack) -> Sli
             ]
             for row in range(rows)
         ]
-        for layer in range(len(heights))
+        for layer in range(layers)
     ]
     read_level = jpeg_level if parts.section == VMS else ngr_level
     if parts.section == VMU:
         check_ngr(parts.index)
         findings.append("colours of 12 bits were reduced to the 8 that DICOM has for slides")
     levels = [read_level(matrices, parts.index, None)]
-    if parts.map and len(heights) == 1:
+    if parts.map and layers == 1:
         levels.append(read_level([[[opened(parts.map, "map image")]]], parts.index, levels[0]))
     finest = levels[0]
     size_mm = finest.pixel_spacing_mm and (
@@ -175,7 +174,7 @@ def _slide(parts: Parts, sources: Sequence[SourceFile], stack: ExitStack) -> Sli
         tuple(levels),
         (OpticalPath(objective_power=index_number(parts.index, "sourcelens")),),
         origin_mm((centre_nm[0], centre_nm[1]), size_mm, _glass_mm(parts.index)),
-        heights,
+        _heights_um(parts.index, layers),
     )
     macro = opened(parts.macro, "macro image") if parts.macro else None
     return Slide(
@@ -191,13 +190,12 @@ def _slide(parts: Parts, sources: Sequence[SourceFile], stack: ExitStack) -> Sli
     )
 
 
-def _heights_um(index: Mapping[str, str], layers: int, findings: list[str]) -> Sequence[float]:
-    """Of the focal planes from the first: only that one where their distance is not stated.
-    (Slides of one layer state a number that means nothing.)"""
+def _heights_um(index: Mapping[str, str], layers: int) -> Sequence[float]:
+    """Of the focal planes from the first; none where their distance is not stated. (Slides
+    of one layer state a number that means nothing.)"""
     spacing_nm = index_number(index, "layerspacing") or 0.0
     if layers > 1 and not 0 < spacing_nm < MAX_LAYER_SPACING_NM:
-        findings.append("the distance of focal planes is not stated: only the first was taken")
-        layers = 1
+        return ()
     return tuple(layer * spacing_nm / 1000 if layer else 0.0 for layer in range(layers))
 
 

@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
-from itertools import pairwise
 
 from converters.errors import DamagedSlide, UnsupportedCompression, UnsupportedPixels
 from converters.readers.encoded_tiles import associated_picture
@@ -138,8 +137,8 @@ def channels_of(
 def focal_planes(
     ini: Slidedat, hierarchies: Sequence[Hierarchy], has_images: Callable[[int], bool], findings: list[str]
 ) -> tuple[Sequence[float], Sequence[int]]:
-    """Heights in um, lowest first, and each one's value in the focus hierarchy.
-    ``has_images`` says whether a value has any at the finest level."""
+    """Heights in um, lowest first (none where they are not all stated), and each one's value
+    in the focus hierarchy. ``has_images`` says whether a value has any at the finest level."""
     axis = axis_of(hierarchies, "focus")
     if axis is None or len(axis.values) == 1:
         return (0.0,), (axis.default if axis else 0,)
@@ -150,13 +149,8 @@ def focal_planes(
     known = sorted(
         (height, number) for height, number in zip(heights, stored, strict=True) if height is not None
     )
-    steps = [above[0] - below[0] for below, above in pairwise(known)]
-    even = steps and min(steps) > 0 and max(steps) - min(steps) < 0.01 * max(steps)
-    if len(known) != len(stored) or not even:
-        findings.append(
-            f"{len(stored)} focal planes without evenly spaced heights: only the reference plane is read"
-        )
-        return (0.0,), (axis.default if axis.default in stored else stored[0],)
+    if len({height for height, _ in known}) != len(stored):
+        return (), tuple(stored)
     return tuple(height for height, _ in known), tuple(number for _, number in known)
 
 

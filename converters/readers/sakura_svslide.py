@@ -81,7 +81,7 @@ def _slide(database: Database, probe: Probe) -> Slide:
     scan = database.row("SVHRScanDataXPO", (*SCAN_TEXTS, "FocusStack", "ThumbnailImage"))
     tile, columns, rows, planes = _header(database.blob("Header"))
     stored = database.tiles()
-    heights, chosen = _focal_planes(scan.blob("FocusStack"), planes, findings)
+    heights, chosen = _focal_planes(scan.blob("FocusStack"), planes, stored.planes, findings)
     levels = _levels(database, stored, (rows, columns), tile, chosen, _spacing_mm(scan))
     if any(plane not in chosen for plane in stored.planes):
         findings.append("the slide has more focal planes than are read")
@@ -118,9 +118,11 @@ def _header(content: bytes) -> tuple[int, int, int, int]:
     return tile, columns, rows, planes
 
 
-def _focal_planes(stack: bytes, planes: int, findings: list[str]) -> tuple[Sequence[float], Sequence[int]]:
-    """Heights in um, lowest first, and the number of each plane. The middle one alone
-    where their heights cannot be told."""
+def _focal_planes(
+    stack: bytes, planes: int, stored: Sequence[int], findings: list[str]
+) -> tuple[Sequence[float], Sequence[int]]:
+    """Heights in um, lowest first (none where they cannot be told), and the number of each
+    plane."""
     if planes == 1:
         return (0.0,), (0,)
     if len(stack) == 8 * planes:
@@ -130,8 +132,8 @@ def _focal_planes(stack: bytes, planes: int, findings: list[str]) -> tuple[Seque
         if len(known) == planes and min(steps) > 0.01 and max(steps) - min(steps) < 0.01 * max(steps):
             findings.append("heights of focal planes are taken to be in millimetres")
             return tuple(height for height, _ in known), tuple(number for _, number in known)
-    findings.append(f"{planes} focal planes without known heights: only the middle one is read")
-    return (0.0,), ((planes + 1) // 2 - 1,)
+    present = tuple(plane for plane in range(planes) if plane in stored)
+    return ((), present) if len(present) > 1 else ((0.0,), present or (0,))
 
 
 def _levels(

@@ -217,14 +217,16 @@ def test_focal_planes_stand_in_the_order_of_their_heights(tmp_path: Path) -> Non
             )
 
 
-def test_planes_without_even_heights_leave_the_reference_plane_and_a_word(tmp_path: Path) -> None:
-    path = write_mrxs(tmp_path, planes_um=(0.0, -1.5, 7.0))
-    with open_slide(path) as slide:
-        assert slide.scenes[0].focal_planes_um == (0.0,)
-        assert any("only the reference plane" in finding for finding in slide.findings)
-        assert np.array_equal(
-            level_pixels(slide, levels_of(slide)[0]), seen_by_openslide(path, levels_of(slide)[0])[..., :3]
-        )
+def test_planes_may_be_unevenly_spaced(tmp_path: Path) -> None:
+    with open_slide(write_mrxs(tmp_path, planes_um=(0.0, -1.5, 7.0))) as slide:
+        assert slide.scenes[0].focal_planes_um == (-1.5, 0.0, 7.0)
+
+
+def test_planes_of_equal_heights_have_none(tmp_path: Path) -> None:
+    """So that the operator is asked for their distance."""
+    with open_slide(write_mrxs(tmp_path, planes_um=(0.0, 0.0, 1.0))) as slide:
+        assert slide.scenes[0].focal_planes_um == ()
+        assert {level.focal_planes for level in levels_of(slide)} == {3}
 
 
 def test_what_slidedat_says_is_taken_and_nothing_else(tmp_path: Path) -> None:

@@ -120,12 +120,13 @@ def test_focal_planes_stand_in_the_order_of_their_heights(tmp_path: Path) -> Non
     assert_pixels_as_openslide(path, plane=1)  # OpenSlide shows the middle one
 
 
-def test_of_focal_planes_without_heights_the_middle_one_is_read(tmp_path: Path) -> None:
+def test_focal_planes_of_unknown_heights_have_none(tmp_path: Path) -> None:
+    """So that the operator is asked for their distance."""
     path = write_svslide(tmp_path, heights=(0.0, 0.0, 0.0))
     with open_slide(path) as slide:
-        assert slide.scenes[0].focal_planes_um == (0.0,)
-        assert "3 focal planes without known heights: only the middle one is read" in slide.findings
-    assert_pixels_as_openslide(path)
+        assert slide.scenes[0].focal_planes_um == ()
+        assert slide.scenes[0].levels[0].focal_planes == 3
+    assert_pixels_as_openslide(path, plane=1)
 
 
 @contextmanager
