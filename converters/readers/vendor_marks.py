@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 MARKED_CHARACTERS = 8192
 XMP, XMP_OF_VENTANA = 700, b"iScan"
 NDPI_TAGS = range(65420, 65460)
-DICOM_MAGIC = b"DICM"
 DESCRIPTION_STARTS = (
     ("Aperio", "Aperio"),
     ("Motic", "Motic"),
@@ -42,8 +41,6 @@ SUFFIXES = {".vsi": "Olympus VSI", ".ndpi": "Hamamatsu NDPI", ".scn": "Leica SCN
 
 def vendor_mark(probe: Probe, page: "tifffile.TiffPage") -> str | None:
     """Whose TIFF it is by its first page; None where nobody's mark is on it."""
-    if probe.head[128:132] == DICOM_MAGIC:
-        return "DICOM"
     description = page.description[:MARKED_CHARACTERS]
     software = page.software
     for start, vendor in DESCRIPTION_STARTS:
