@@ -81,9 +81,7 @@ def _whole_codestream(joined: Joined) -> bytes:
     first, shape = joined.parts[0], joined.shape
     alone = first.frames == 1 == len(joined.parts) and len(joined.owner) == 1
     exact = (shape.rows, shape.columns) == (shape.tile_rows, shape.tile_columns)
-    if not (alone and exact and first.copyable) or (
-        first.container_rgb is not None and first.stream.format == "jpeg"
-    ):
+    if not (alone and exact and first.copyable) or (first.container_rgb and first.stream.format == "jpeg"):
         return b""
     return first.frame(0)
 

@@ -293,7 +293,7 @@ def has_reference(joined: Joined) -> bool:
     """Whether Pillow sees the colours that DICOM says."""
     return joined.shape.bits == 8 and all(
         part.copyable
-        and part.stream.format in ("jpeg", "jpeg2000")
+        and (part.stream.format == "jpeg" or (part.stream.format == "jpeg2000" and part.stream.reversible))
         and (bool(part.colours) or (part.stream.format == "jpeg2000" and part.container_rgb is True))
         for part in joined.parts
     )

@@ -117,7 +117,9 @@ def _taken(header: Dataset, main: Dataset, role: Role) -> Iterator[DataElement]:
     for element in (*(one for one in header if not _of_the_slide(one)), *filter(_of_the_slide, main)):
         word = element.keyword
         wanted = word in _TAKEN or (element.tag.group in WHOLE_GROUPS and word not in _NOT_TAKEN)
-        if not wanted or element.is_empty or (word in _TISSUE_ONLY and not tissue):
+        if not wanted or (word in _TISSUE_ONLY and not tissue):
+            continue
+        if element.is_empty and element.tag.group != 0x0012:  # a trial is whole or none
             continue
         if (word in _LABEL_ONLY and role is not Role.LABEL) or (element.VR == "SQ" and not element.value):
             continue

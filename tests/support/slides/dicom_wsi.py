@@ -52,7 +52,9 @@ def jpeg_frame(pixels: Pixels) -> bytes:
     """A JPEG without any marker that tells its colours, as scanners write it."""
     if pixels.shape[2] == 1:
         return bytes(imagecodecs.jpeg8_encode(pixels[..., 0], level=90))
-    stream = bytes(imagecodecs.jpeg8_encode(pixels, level=90, colorspace="RGB", outcolorspace="YCBCR"))
+    stream = bytes(
+        imagecodecs.jpeg8_encode(pixels, level=90, colorspace="RGB", outcolorspace="YCBCR", subsampling="444")
+    )
     at = stream.index(b"\xff\xe0")
     return stream[:at] + stream[at + 2 + int.from_bytes(stream[at + 2 : at + 4]) :]
 
@@ -74,7 +76,9 @@ def header(
     result.ImageType = [kind[0], "PRIMARY", role, kind[1]]
     result.PatientName, result.PatientID = "Müller^Jörg", "P-17"
     result.PatientBirthDate, result.PatientSex = "19500102", "M"
-    result.ClinicalTrialProtocolID = "TRIAL-9"
+    result.ClinicalTrialSponsorName, result.ClinicalTrialProtocolID = "Sponsor", "TRIAL-9"
+    result.ClinicalTrialProtocolName = result.ClinicalTrialSiteID = result.ClinicalTrialSiteName = ""
+    result.ClinicalTrialSubjectID = "SUBJECT-3"
     result.StudyInstanceUID, result.StudyID = STUDY, "S-1"
     result.StudyDate, result.StudyTime, result.AccessionNumber = "20260102", "030405", "A-26-1"
     result.ReferringPhysicianName = "Kuhn^Ada"
