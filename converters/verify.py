@@ -236,11 +236,16 @@ def _compare_pixels(level: Level, instance: DicomInstance, frames: _Frames, benc
             raise frames.wrong(frame, "decodes to other pixels than the scanner's tile")
 
 
+def _roles(role: Role) -> tuple[Role, ...]:
+    """What an image may be in the slide: a blended thumbnail is written as an overview."""
+    return (role, Role.THUMBNAIL) if role is Role.OVERVIEW else (role,)
+
+
 def _compare_image(slide: Slide, instance: DicomInstance, frames: _Frames, bench: Bench) -> None:
     numbers = [
         number
         for number, image in enumerate(slide.associated)
-        if image.role is instance.role and image.scene == instance.scene
+        if image.scene == instance.scene and image.role in _roles(instance.role)
     ]
     if not numbers:
         raise frames.wrong(0, "belongs to no image of the slide")

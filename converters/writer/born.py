@@ -371,9 +371,12 @@ def _associated(
     context: _Context, image: AssociatedImage, pixels: NDArray[np.uint8], number: int
 ) -> DicomInstance:
     """Label, overview or thumbnail as one frame: the scanner's codestream where it is
-    legal, else decoded and kept without loss."""
+    legal, else decoded and kept without loss. A coloured thumbnail of grey channels is an
+    overview: viewers refuse a pyramid that is partly grey and partly coloured."""
     scene = context.slide.scenes[image.scene]
     samples = pixels.shape[2]
+    blended = image.role is Role.THUMBNAIL and samples > scene.levels[0].pixel_type.samples_per_pixel
+    role = Role.OVERVIEW if blended else image.role
     copied = _copied_image(image, samples)
     native = pixels.nbytes <= NATIVE_BYTES
     if copied is not None:
@@ -386,14 +389,14 @@ def _associated(
         transfer_syntax_uid = coding.transfer_syntax_uid
         frame, colours = encode(pixels, transfer_syntax_uid), coding.photometric(samples)
     if image.role is Role.THUMBNAIL:
-        image_type: tuple[str, ...] = ("DERIVED", "PRIMARY", "THUMBNAIL", "RESAMPLED")
+        image_type: tuple[str, ...] = ("DERIVED", "PRIMARY", role.value, "RESAMPLED")
         finest = scene.levels[0]
         spacing = context.identity.metadata.pixel_spacing_mm or finest.pixel_spacing_mm
         if spacing is not None:
             spacing = (spacing[0] * finest.rows / image.rows, spacing[1] * finest.columns / image.columns)
     else:
-        image_type = ("ORIGINAL", "PRIMARY", image.role.value, "NONE")
-        spacing = nominal_spacing_mm(image.rows, image.columns, whole_glass=image.role is Role.OVERVIEW)
+        image_type = ("ORIGINAL", "PRIMARY", role.value, "NONE")
+        spacing = nominal_spacing_mm(image.rows, image.columns, whole_glass=role is Role.OVERVIEW)
     image_type = stated_image_type(image.known, image_type)
     lossy: tuple[tuple[str, float], ...] = ()
     if image.lossy_method:
@@ -404,10 +407,10 @@ def _associated(
     again = next(at for at, other in enumerate(twins) if other is image)
     uid = context.names.uid(
         "image", image.scene, image.role.value, transfer_syntax_uid, *([again] if again else []),
-        *_of_own_series(context, image.scene, image.role),
+        *_of_own_series(context, image.scene, role),
     )  # fmt: skip
     picture = Picture(
-        role=image.role,
+        role=role,
         image_type=image_type,
         instance_number=number,
         sop_instance_uid=uid,
@@ -429,7 +432,7 @@ def _associated(
         header=_header(context, picture, transfer_syntax_uid),
         frame_table=encode_direct([0], [len(frame)]),
         blobs=(frame,),
-        role=image.role,
+        role=role,
         image_type=image_type,
         instance_number=number,
         born=copied is not None,

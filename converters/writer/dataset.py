@@ -14,6 +14,7 @@ from pydicom import Dataset
 from converters.errors import MissingPixelSpacing
 from converters.slide import LABEL_LEFT, LABEL_TOP, PixelType, Role, Scene, Slide
 from converters.writer.decimals import decimal
+from converters.writer.icc import srgb_profile
 from converters.writer.known import take_over
 from converters.writer.metadata import Code, Metadata
 from converters.writer.optical_path import BRIGHTFIELD_ONLY, optical_path_item, real_world_items
@@ -129,6 +130,7 @@ def dataset(identity: Identity, picture: Picture) -> Dataset:
     _pixels(result, picture)
     _tile_organization(result, identity, picture)
     _optical_path(result, identity, picture)
+    _say_what_was_assumed(result)
     add_specimen(result, identity.container_identifier, identity.metadata, identity.names)
     if picture.role is Role.LABEL:
         result.LabelText = identity.metadata.label_text or identity.slide.scan.label_text
@@ -179,6 +181,13 @@ def _series_and_equipment(to: Dataset, identity: Identity, picture: Picture) -> 
     ours.SoftwareVersions = SOFTWARE_VERSION
     ours.ContributionDescription = "Scanner file to DICOM; compressed tiles copied where legal"
     to.ContributingEquipmentSequence = [ours]
+
+
+def _say_what_was_assumed(to: Dataset) -> None:
+    """A colour profile that is not the scanner's is marked as ours."""
+    if any(path.get("ICCProfile") == srgb_profile() for path in to.OpticalPathSequence):
+        ours = to.ContributingEquipmentSequence[-1]
+        ours.ContributionDescription += "; colours assumed to be sRGB: the scanner gave no ICC profile"
 
 
 def _frame_of_reference(to: Dataset, identity: Identity, picture: Picture) -> None:

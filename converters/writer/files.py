@@ -2,6 +2,7 @@
 """Instances as Part 10 files: complete and durable, or not there at all."""
 
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -52,6 +53,19 @@ def file_name(instance: DicomInstance) -> str:
     return f"{scene}{kind}{part}.dcm"
 
 
+def file_names(instances: Sequence[DicomInstance]) -> list[str]:
+    """:func:`file_name` of each; a second image of a kind is ``overview-2.dcm``."""
+    names: list[str] = []
+    for instance in instances:
+        name = file_name(instance)
+        stem, number = name.removesuffix(".dcm"), 1
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}.dcm"
+        names.append(name)
+    return names
+
+
 def write_files(
     instances: Sequence[DicomInstance],
     folder: Path,
@@ -72,8 +86,8 @@ def write_files(
     done = 0
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
     try:
-        for instance in instances:
-            with (partial / file_name(instance)).open("xb") as file:
+        for instance, name in zip(instances, file_names(instances), strict=True):
+            with (partial / name).open("xb") as file:
                 for chunk in part10_chunks(instance):
                     file.write(chunk)
                     done += len(chunk)
@@ -98,7 +112,7 @@ def write_files(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return [folder / file_name(instance) for instance in instances]
+    return [folder / name for name in file_names(instances)]
 
 
 @contextmanager
@@ -117,6 +131,8 @@ def scratch_beside(folder: Path) -> Iterator[Path]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise TargetExists(folder.name) from None
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}.partial-*"):
+            shutil.rmtree(left, ignore_errors=True)  # of a run that was killed: the lock is ours
         try:
             yield scratch
         finally:

@@ -27,7 +27,7 @@ BRIGHTFIELD_ONLY = (OpticalPath(),)
 
 def optical_path_item(path: OpticalPath, samples_per_pixel: int) -> Dataset:
     """One item of the Optical Path Sequence. Colours need a profile: where the scanner
-    gave none, sRGB is assumed, and the description says so."""
+    gave none, sRGB is assumed (``dataset`` and the profile's own description say so)."""
     item = Dataset()
     item.OpticalPathIdentifier = path.identifier[:16]
     item.IlluminationTypeCodeSequence = [code_item(ILLUMINATION[path.illumination])]
@@ -40,10 +40,7 @@ def optical_path_item(path: OpticalPath, samples_per_pixel: int) -> Dataset:
         item.ImagePathFilterPassThroughWavelength = round(path.emission_nm)
     description = _description(path)
     if samples_per_pixel > 1:
-        item.ICCProfile = usable_profile(path.icc_profile, samples_per_pixel)
-        if not item.ICCProfile:
-            item.ICCProfile = srgb_profile()
-            description = description or "Colours assumed to be sRGB: the scanner gave no ICC profile"
+        item.ICCProfile = usable_profile(path.icc_profile, samples_per_pixel) or srgb_profile()
     if description:
         item.OpticalPathDescription = description
     if path.objective_power is not None:

@@ -19,15 +19,16 @@ from converters.registry import open_slide
 from converters.slide import Role, SourceFile
 from converters.verify import entropy_coded
 from converters.writer.born import DicomInstance, born_instances
+from converters.writer.icc import srgb_profile
 from converters.writer.metadata import read_metadata
 from tests.support.converted import REAL, SECRET, SYNTHETIC, born, digest
 from tests.support.make_slide import make_svs
 from tests.support.require import require_data
 
 GOLDEN = {
-    "slides/svs/CMU-1-Small-Region.svs": "ee0517aa265dded3ab75dcccefe3fc64",
-    "slides/svs/openslide-small.svs": "d27513c869bdcb3b9427b156974abc44",
-    "slides/synthetic/aperio_scanscope.svs": "dacc35437761b680bfd3376400beedbe",
+    "slides/svs/CMU-1-Small-Region.svs": "4711a55e5d63eebafbce6177741d9951",
+    "slides/svs/openslide-small.svs": "cfbdffb38dfa20fdf86de9924562a88d",
+    "slides/synthetic/aperio_scanscope.svs": "a7d249972d671e0757295964d14d2292",
 }
 """First half of the SHA-256 over all header bytes. When one changes, raise WRITER_PROFILE: the UIDs must
 change with the content."""
@@ -206,8 +207,11 @@ def test_the_scanners_profile_is_carried_and_an_assumed_one_says_so() -> None:
         original = bytes(tiff.pages[0].tags[34675].value)
     assert profile.ICCProfile[128:] == original[128:]
     assert "OpticalPathDescription" not in profile
-    assumed = header(volumes(born(require_data(REAL[0])))[0]).OpticalPathSequence[0]
-    assert assumed.OpticalPathDescription == "Colours assumed to be sRGB: the scanner gave no ICC profile"
+    assumed = header(volumes(born(require_data(REAL[0])))[0])
+    assert assumed.OpticalPathSequence[0].ICCProfile == srgb_profile()
+    assert "OpticalPathDescription" not in assumed.OpticalPathSequence[0]
+    (ours,) = assumed.ContributingEquipmentSequence
+    assert ours.ContributionDescription.endswith("assumed to be sRGB: the scanner gave no ICC profile")
 
 
 def test_coarser_levels_are_derived_and_lie_in_the_same_frame_of_reference() -> None:
