@@ -102,9 +102,9 @@ def _positions(data: bytes, frames: int) -> tuple[Indexes, Indexes, list[float |
                 way.append(tag)
             elif len(way) == 1 and 0 <= item < frames:
                 if way[0] == _PLANE_POSITION:
-                    if tag == _ROW:
+                    if tag == _ROW and after - value == 4:
                         rows[item] = struct.unpack_from("<i", data, value)[0]
-                    elif tag == _COLUMN:
+                    elif tag == _COLUMN and after - value == 4:
                         columns[item] = struct.unpack_from("<i", data, value)[0]
                     elif tag == _HEIGHT:
                         heights[item] = float(data[value:after].rstrip(b"\0 ") or b"0")

@@ -4,6 +4,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.slides.dicom_wsi import (
+    write_concatenation,
+    write_dicom_wsi,
+    write_one_image,
+    write_sparse,
+)
 from tests.support.slides.generic_tiff import write_deflated_tiff, write_generic_tiff
 from tests.support.slides.isyntax import write_small_isyntax
 from tests.support.slides.leica_scn import write_fluorescence as write_scn_fluorescence
@@ -27,6 +33,10 @@ from tests.support.slides.zeiss_czi import write_jpeg_xr, write_mosaic, write_sl
 BASES: dict[str, Callable[[Path], Path]] = {
     "akoya_component": write_component_tiff,
     "akoya_qptiff": write_qptiff,
+    "dicom_wsi": write_dicom_wsi,
+    "dicom_wsi_concatenation": write_concatenation,
+    "dicom_wsi_one": write_one_image,
+    "dicom_wsi_sparse": write_sparse,
     "generic_tiff": write_generic_tiff,
     "generic_tiff_deflate": write_deflated_tiff,
     "hamamatsu_ndpi": write_ndpi,
