@@ -50,21 +50,22 @@ class Header:
 def read_header(scanned: ScannedFile, path: Path) -> Header:
     """The header of the file ``path``, scanned. Raises DamagedSlide."""
     source = scanned.dataset
-    chosen = Dataset()
-    chosen.update({tag: source.get_item(tag) for tag in source.keys() if tag < PER_FRAME})  # noqa: SIM118
     frames = source.get_item(PER_FRAME) if PER_FRAME in source else None
     groups = frames.value if frames is not None and isinstance(frames.value, bytes) else b""
     left_out: dict[str, None] = {}
-    for value in scanned.bulk:
-        if not value.is_pixel_data and not _insert(chosen, value, path):
-            left_out["a value above 64 KiB"] = None
     private: dict[str, str] = {}
-    try:
-        text = recode_to_utf8(chosen)
-    except Part10Error as error:
-        raise DamagedSlide(str(error)) from error
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # pydicom warns of values that their VR does not allow
+        warnings.simplefilter("ignore")  # of character sets: recoding does what can be done
+        chosen = Dataset()
+        chosen.update({tag: source.get_item(tag) for tag in source.keys() if tag < PER_FRAME})  # noqa: SIM118
+        for value in scanned.bulk:
+            if not value.is_pixel_data and not _insert(chosen, value, path):
+                left_out["a value above 64 KiB"] = None
+        try:
+            text = recode_to_utf8(chosen)
+        except Part10Error as error:
+            raise DamagedSlide(str(error)) from error
+        warnings.simplefilter("error")  # of values that their VR does not allow
         kept = _valid(text, left_out, private, MAX_DEPTH)
     return Header(kept, groups, tuple(left_out), private)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.config import IGNORE
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
@@ -136,7 +137,7 @@ def why_no_slide(path: Path, start: bytes) -> str | None:
 
 
 def _other(sop_class_uid: str) -> str:
-    name = UID(sop_class_uid).name
+    name = UID(sop_class_uid, IGNORE).name
     known = "an unknown kind" if name == sop_class_uid else name
     return f"{OTHER_DICOM}: {known}"
 

@@ -221,6 +221,17 @@ def test_label_and_overview_have_frames_of_reference_of_their_own(anew: Converte
     assert list(label.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing) == [0.1, 0.1]
 
 
+def test_images_that_contradict_the_finest_level_follow_it(tmp_path: Path, workshop: Workshop) -> None:
+    def other(header: Dataset) -> None:
+        header.PatientID, header.FrameOfReferenceUID = "SOMEBODY", "1.2.3"
+
+    main = drawn.write_image(tmp_path / "0.dcm", picture(200, 300))
+    drawn.write_image(tmp_path / "1.dcm", picture(100, 150), number=2, change=other)
+    written = headers(made_anew(main, tmp_path / "out", workshop))
+    assert {one.PatientID for one in written.values()} == {"P-17"}
+    assert {one.FrameOfReferenceUID for one in written.values()} == {drawn.FRAME_OF_REFERENCE}
+
+
 def test_new_instances_name_those_that_they_are_made_from(series: Path, anew: Converted) -> None:
     for name, received in (("level-0", "level0"), ("label", "label"), ("thumbnail", "thumbnail")):
         written, source = headers(anew)[name], pydicom.dcmread(series.with_name(f"{received}.dcm"))
