@@ -239,7 +239,7 @@ def _make_sparse(to: Dataset, pixels: Pixels, tile: int, tiles: Sequence[int]) -
 
 
 def _encapsulated(frames: Sequence[bytes], offsets: str, fragments: int) -> bytes:
-    body, starts = b"", []
+    body, starts = bytearray(), []
     for frame in frames:
         starts.append(len(body))
         size = -(-len(frame) // fragments)
@@ -251,7 +251,7 @@ def _encapsulated(frames: Sequence[bytes], offsets: str, fragments: int) -> byte
     if offsets == "wrong":
         starts = [start + 2 for start in starts]
     table = b"" if offsets == "absent" else struct.pack(f"<{len(starts)}I", *starts)
-    return b"\xfe\xff\x00\xe0" + struct.pack("<I", len(table)) + table + body
+    return b"\xfe\xff\x00\xe0" + struct.pack("<I", len(table)) + table + bytes(body)
 
 
 def write_dicom_wsi(folder: Path, *, rows: int = 300, columns: int = 500) -> Path:
