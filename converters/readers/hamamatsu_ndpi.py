@@ -10,7 +10,9 @@ that makes several of them the channels of one slide. What to know:
 - Pages of equal size at several heights are focal planes.
 - The label is part of the macro image; no tag says which, so there is no LABEL.
 - In a set each channel is a file. A colour JPEG there holds one channel in one of its
-  colours, the one of its wavelength, and must be decoded.
+  colours, the one of its wavelength, and must be decoded. Some files leave the wavelength
+  out; the shading data in the property map tell the colour there.
+- Levels in JPEG XR are one piece or tiles (TileOffsets), unlike all others.
 
 Sources: openslide.org/formats/hamamatsu; Bio-Formats' notes on NDPIS.
 """

@@ -3,11 +3,19 @@
 
 from collections.abc import Sequence
 
-from converters.errors import DamagedSlide
+from converters.errors import DamagedSlide, UnsupportedPixels
 from converters.readers.jpeg_image import JpegImage
 from converters.readers.jpeg_mosaic import Mosaic, MosaicTiles, decoded_tiles, mosaic_tiles
-from converters.readers.ndpi_jpeg_xr import jpeg_xr_tiles, open_jpeg_xr
-from converters.readers.ndpi_pages import JPEG_XR, NdpiFile, Page, optical_path, page_image, spacing_mm
+from converters.readers.ndpi_jpeg_xr import jpeg_xr_tiles
+from converters.readers.ndpi_pages import (
+    JPEG_XR,
+    NdpiFile,
+    Page,
+    jpeg_xr_level,
+    optical_path,
+    page_image,
+    spacing_mm,
+)
 from converters.slide import DEFAULT_TILE, Illumination, Level, PixelType
 
 RED, GREEN, BLUE = 0, 1, 2
@@ -42,15 +50,7 @@ def _level(
     findings: list[str],
 ) -> Level:
     if all(page.compression == JPEG_XR for page, _ in pages):
-        images = [
-            open_jpeg_xr(
-                page.directory.descriptor,
-                page.offset,
-                page.offset + page.size_bytes,
-                f"the image of {page.name}",
-            )
-            for page, _ in pages
-        ]
+        images = [jpeg_xr_level(page) for page, _ in pages]
         tiles, tile = jpeg_xr_tiles(images)
         rows, columns = images[0].rows, images[0].columns
         pixel_type, cut, container_rgb = images[0].pixel_type, MosaicTiles(tiles, *tile, None), None
@@ -90,7 +90,7 @@ def _cut(files: Sequence[NdpiFile], jpegs: Sequence[JpegImage]) -> tuple[PixelTy
         if len(samples) > 1:
             raise DamagedSlide("planes of one level differ in samples")
         return PixelType(samples.pop()), mosaic_tiles(mosaics, white=not dark)
-    bands = [_band(path.emission_nm) for path in paths for _ in range(len(jpegs) // len(files))]
+    bands = [_band(file) for file in files for _ in range(len(jpegs) // len(files))]
     rows, columns = mosaics[0].rows, mosaics[0].columns
     edge = DEFAULT_TILE if max(rows, columns) > DEFAULT_TILE else 0
     tile = edge or rows, edge or columns
@@ -98,11 +98,18 @@ def _cut(files: Sequence[NdpiFile], jpegs: Sequence[JpegImage]) -> tuple[PixelTy
     return PixelType(1), MosaicTiles(tiles, *tile, None)
 
 
-def _band(emission_nm: float | None) -> int:
-    """The colour that shows a wavelength."""
-    if emission_nm is None or emission_nm > 580:
-        return RED
-    return GREEN if emission_nm > 490 else BLUE
+def _band(file: NdpiFile) -> int:
+    """The colour that shows a channel: that of its wavelength, or else the only one that its
+    shading data (lines of the property map that begin with ";") let light through to.
+    Raises UnsupportedPixels where neither is stated."""
+    emission_nm = optical_path(file, "").emission_nm
+    if emission_nm is not None:
+        return RED if emission_nm > 580 else GREEN if emission_nm > 490 else BLUE
+    said = [file.properties.get(f";transmittance{letter}", "-").strip(" %") for letter in "rgb"]
+    lit = [band for band, text in enumerate(said) if text not in ("-", "", "0")]
+    if len(lit) != 1:
+        raise UnsupportedPixels("a channel is a colour picture, and the file does not say which colour of it")
+    return lit[0]
 
 
 def scale_of(finest: Level, rows: int, columns: int) -> tuple[float, float]:

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.errors import DamagedSlide, UnsupportedCompression
+from converters.readers.encoded_tiles import MAX_TILES, check_ranges
 from converters.readers.jpeg_image import JpegImage, open_image
 from converters.readers.ndpi_directory import Directory, read_directories
+from converters.readers.ndpi_jpeg_xr import JpegXrLevel, open_jpeg_xr
 from converters.readers.restart_intervals import MAX_INTERVALS
 from converters.slide import Illumination, OpticalPath, Scan
 
@@ -21,6 +23,8 @@ MACRO_LENS, MAP_LENS = -1.0, -2.0
 MCU_STARTS, MCU_STARTS_HIGH = 65426, 65432
 FILTER_SET, WAVELENGTH = 65434, 65451
 ICC_PROFILE, MAX_ICC = 34675, 16 << 20
+TILE_OFFSETS, TILE_OFFSETS_HIGH, TILE_BYTES, TILE_BYTES_HIGH = 324, 65324, 325, 65325
+SLIDE_LABEL, BARCODES = 65427, range(65468, 65476)
 TEXT_TAGS = {305: "software", 65427: "reference", FILTER_SET: "filterset", 65448: "firmwareversion",
              65459: "pixelformat"}  # fmt: skip
 NUMBER_TAGS = {
@@ -45,6 +49,8 @@ class Page:
     compression: int
     lens: float
     height_nm: float
+    tile: tuple[int, int] | None = None
+    """(Rows, columns) of its tiles, where the image is not in one piece."""
 
     @property
     def name(self) -> str:
@@ -92,19 +98,57 @@ def read_ndpi(descriptor: int, size_bytes: int) -> NdpiFile:
 def _page(directory: Directory) -> Page:
     name = f"page {directory.number}"
     columns, rows = directory.integer(256), directory.integer(257)
-    offset, size_bytes = directory.integer(273), directory.integer(279)
     lens = directory.number_of(65421)
+    if lens is None:
+        raise DamagedSlide(f"{name} does not say which lens it was seen through")
+    offset, size_bytes, tile = directory.integer(273), directory.integer(279), None
+    compression = directory.integer(259) or 1
+    if lens <= 0 and (offset is None or size_bytes is None):
+        offset = size_bytes = compression = 0  # a map in strips, of no use to us
+    if offset is None and compression == JPEG_XR and TILE_OFFSETS in directory.entries:
+        offset = size_bytes = 0
+        tile = (directory.integer(323) or 0, directory.integer(322) or 0)
     if offset is None or size_bytes is None:
         raise DamagedSlide(f"{name} has not its image in one piece")
     if offset > directory.size_bytes or size_bytes > directory.size_bytes - offset:
         raise DamagedSlide(f"the image of {name} lies beyond the end of the file")
     if rows is None or columns is None or not (0 < rows < 2**31 and 0 < columns < 2**31):
         raise DamagedSlide(f"{name} has an impossible size")
-    if lens is None:
-        raise DamagedSlide(f"{name} does not say which lens it was seen through")
-    compression = directory.integer(259) or 1
+    if tile is not None and not all(0 < edge <= 65535 for edge in tile):
+        raise DamagedSlide(f"{name} has an impossible tile size")
     height_nm = directory.number_of(65424) or 0.0
-    return Page(directory, rows, columns, offset, size_bytes, compression, lens, height_nm)
+    return Page(directory, rows, columns, offset, size_bytes, compression, lens, height_nm, tile)
+
+
+def jpeg_xr_level(page: Page) -> JpegXrLevel:
+    """A level's page in JPEG XR. Raises DamagedSlide, UnsupportedPixels."""
+    descriptor, what = page.directory.descriptor, f"the image of {page.name}"
+    if page.tile is None:
+        whole = (page.offset, page.offset + page.size_bytes)
+        image = open_jpeg_xr(descriptor, *whole, what)
+        size = (image.rows, image.columns)
+        return JpegXrLevel(descriptor, *size, *size, (whole,), what)
+    count = -(-page.rows // page.tile[0]) * -(-page.columns // page.tile[1])
+    offsets = _wide(page.directory, TILE_OFFSETS, TILE_OFFSETS_HIGH, count)
+    lengths = _wide(page.directory, TILE_BYTES, TILE_BYTES_HIGH, count)
+    offsets[lengths == 0] = 0
+    check_ranges(offsets, lengths, page.directory.size_bytes, page.name)
+    ranges = list(zip(offsets.tolist(), (offsets + lengths).tolist(), strict=True))
+    return JpegXrLevel(descriptor, page.rows, page.columns, *page.tile, ranges, what)
+
+
+def _wide(directory: Directory, low: int, high: int, count: int) -> NDArray[np.uint64]:
+    """``count`` numbers whose high halves stand in a tag of their own. Raises DamagedSlide."""
+    if count == 1 and (one := directory.integer(low)) is not None:
+        return np.array([one], np.uint64)
+    found = directory.numbers(low, MAX_TILES)
+    if found is None or len(found) != count:
+        raise DamagedSlide(f"page {directory.number} does not list {count} tiles")
+    above = directory.numbers(high, MAX_TILES)
+    wide = found.astype(np.uint64)
+    if above is not None and len(above) == count:
+        wide |= above.astype(np.uint64) << np.uint64(32)
+    return wide
 
 
 def page_image(page: Page, source: int) -> JpegImage:
@@ -165,7 +209,8 @@ def scan_of(file: NdpiFile) -> Scan:
         device_serial_number=directory.text(65442) or words.get("ndp.s/n", ""),
         software_versions=tuple(text[:64] for text in (directory.text(305),) if text),
         acquired=acquired(directory.text(306)),
-        barcode=words.get("barcode", ""),
+        barcode=next(filter(None, map(directory.text, BARCODES)), words.get("barcode", "")),
+        label_text=directory.text(SLIDE_LABEL),
         description=directory.text(65449),
         properties=dict(words),
     )
@@ -195,7 +240,8 @@ def optical_path(file: NdpiFile, identifier: str) -> OpticalPath:
     directory = file.first
     wavelength = directory.number_of(WAVELENGTH) or 0.0
     channel = directory.text(FILTER_SET)
-    fluorescence = bool(channel) or 100 < wavelength < 2000
+    named = bool(channel) and "bright" not in channel.lower()
+    fluorescence = named or 100 < wavelength < 2000
     return OpticalPath(
         identifier=identifier,
         description=channel,

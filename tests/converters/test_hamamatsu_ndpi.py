@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from converters.errors import DamagedSlide, MissingCompanion
+from converters.errors import DamagedSlide, MissingCompanion, UnsupportedPixels
 from converters.readers.hamamatsu_ndpi import HamamatsuNdpiReader, HamamatsuNdpisReader
 from converters.readers.jpeg_image import JpegImage, JpegRegions, open_image
 from converters.readers.jpeg_mosaic import Mosaic, mosaic_tiles
@@ -24,7 +24,7 @@ from converters.slide import GatherMap, Illumination, Level, PixelTiles, Role, S
 from tests.support.level_pixels import level_pixels, tile_bytes
 from tests.support.make_slide import picture, shrink
 from tests.support.require import require_data
-from tests.support.slides.ndpi import JPEG_XR, write_ndpi, write_ndpis, write_wide_ndpi
+from tests.support.slides.ndpi import ASCII, JPEG_XR, write_ndpi, write_ndpis, write_wide_ndpi
 from tests.support.slides.restart_jpeg import encode_jpeg, head_length, intervals, joined, starts
 
 SAMPLE = "slides/synthetic/hamamatsu_nanozoomer.ndpi"
@@ -271,6 +271,24 @@ def test_a_channel_of_a_colour_jpeg_is_the_colour_of_its_wavelength(tmp_path: Pa
             assert np.array_equal(level_pixels(slide, level, path=channel)[..., 0], whole[..., band])
 
 
+def test_without_a_wavelength_the_shading_data_tell_the_colour_of_a_channel(tmp_path: Path) -> None:
+    """Scanners leave the wavelength out; the first colour would be nearly black then."""
+    lit = [f";NDP Shading Data\r;Version=0005\r;TransmittanceR={r}\r;TransmittanceG={g}\r;TransmittanceB={b}"
+           for r, g, b in (("-", "-", "10%"), ("-", "10%", "-"), ("1%", "-", "-"))]  # fmt: skip
+    path = write_ndpis(tmp_path, channels=(("A", 0.0), ("B", 0.0), ("C", 0.0)), grey=False, properties=lit)
+    with open_slide(path) as slide:
+        for channel, band in enumerate((2, 1, 0)):
+            whole = np.asarray(Image.open(io.BytesIO(level_jpeg(slide.sources[1 + channel].path, 0))))
+            pixels = level_pixels(slide, slide.scenes[0].levels[0], path=channel)
+            assert np.array_equal(pixels[..., 0], whole[..., band])
+
+
+def test_a_colour_picture_of_a_channel_that_nothing_explains_is_refused(tmp_path: Path) -> None:
+    path = write_ndpis(tmp_path, channels=(("A", 0.0), ("B", 0.0)), grey=False)
+    with pytest.raises(UnsupportedPixels, match=r"does not say which colour of it$"):
+        open_slide(path)
+
+
 def test_a_set_without_one_of_its_files_is_refused(tmp_path: Path) -> None:
     path = write_ndpis(tmp_path)
     (tmp_path / "set-FITC.ndpi").unlink()
@@ -298,6 +316,36 @@ def test_jpeg_xr_is_decoded_in_sixteen_bits(tmp_path: Path) -> None:
         expected = shrink(picture(1008, 2048), 4)[..., :1].astype(np.uint16) * 16 + 5
         assert (level.tile_rows, level.tile_columns) == (512, 512)  # as the finest
         assert np.array_equal(level.tiles.read(0)[:252], expected)
+
+
+def test_jpeg_xr_in_tiles_is_put_together(tmp_path: Path) -> None:
+    path = write_ndpi(tmp_path, rows=700, columns=900, levels=(1, 4), compression=JPEG_XR, xr_tile=320)
+    with open_slide(path) as slide:
+        for level, factor in zip(slide.scenes[0].levels, (1, 4), strict=True):
+            assert isinstance(level.tiles, PixelTiles)
+            whole = picture(700, 900)
+            expected = (whole if factor == 1 else shrink(whole, factor))[..., :1].astype(np.uint16) * 16 + 5
+            tiles = [level.tiles.read(index) for index in range(level.number_of_frames)]
+            across = [
+                np.concatenate(tiles[row * level.tiles_across : (row + 1) * level.tiles_across], axis=1)
+                for row in range(level.tiles_down)
+            ]
+            assert np.array_equal(np.concatenate(across)[: level.rows, : level.columns], expected)
+
+
+def test_barcode_and_label_text_are_tags_too(tmp_path: Path) -> None:
+    path = write_ndpi(tmp_path, properties="", tags_of_all={65468: (ASCII, ""), 65469: (ASCII, "S26-7")})
+    with open_slide(path) as slide:
+        assert (slide.scan.barcode, slide.scan.label_text) == ("S26-7", "A1")
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [("Brightfield", Illumination.BRIGHTFIELD), ("DAPI", Illumination.EPIFLUORESCENCE)],
+)
+def test_a_filter_set_may_be_none(tmp_path: Path, named: str, expected: Illumination) -> None:
+    with open_slide(write_ndpi(tmp_path, channel=(named, 0.0))) as slide:
+        assert slide.scenes[0].optical_paths[0].illumination is expected
 
 
 def test_intervals_that_make_no_tiles_are_decoded(tmp_path: Path) -> None:

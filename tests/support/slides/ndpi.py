@@ -106,6 +106,8 @@ def write_ndpi(
     mcu_starts: str = "right",
     channel: tuple[str, float] | None = None,
     compression: int = JPEG,
+    xr_tile: int = 0,
+    tags_of_all: Mapping[int, tuple[int, object]] | None = None,
     base: int = 0,
     properties: str = PROPERTIES,
     pixels: NDArray[np.uint8] | None = None,
@@ -113,7 +115,8 @@ def write_ndpi(
 ) -> Path:
     """``levels`` are downsamples. ``mcu_starts``: "right", "absent", or "wrong" (shifted by
     some bytes). ``channel``: filter set and wavelength in nm. ``compression``: 7, or 22610
-    for levels of 16-bit JPEG XR. ``base``: offset of the first data, as a hole."""
+    for levels of 16-bit JPEG XR, in tiles of ``xr_tile`` rows and columns unless that is 0.
+    ``tags_of_all`` are added to each level. ``base``: offset of the first data, as a hole."""
     path = folder / name
     with path.open("wb") as file:
         ndpi = NdpiFile(file, base)
@@ -128,10 +131,14 @@ def write_ndpi(
                 if compression == JPEG:
                     data, begins = level_jpeg(level, interval_columns, subsampling)
                 else:
-                    deep = level[..., 0] if level.ndim == 3 else level
-                    data = imagecodecs.jpegxr_encode(deep.astype(np.uint16) * 16 + 5)
+                    deep = (level[..., 0] if level.ndim == 3 else level).astype(np.uint16) * 16 + 5
+                    data = b"" if xr_tile else imagecodecs.jpegxr_encode(deep)
                     tags[65441] = (LONG, 7)
                 tags |= _image_tags(ndpi, data, level.shape, compression)
+                if compression == JPEG_XR and xr_tile:
+                    tags = {tag: value for tag, value in tags.items() if tag not in (273, 278, 279)}
+                    tags |= _jpeg_xr_tiles(ndpi, deep, xr_tile)
+                tags |= tags_of_all or {}
                 tags |= _scan_tags(LENS / factor, MICRONS_PER_PIXEL * factor, properties, channel)
                 if begins is not None and mcu_starts != "absent":
                     shift = 3 if mcu_starts == "wrong" else 0
@@ -202,11 +209,16 @@ def write_ndpis(
     *,
     channels: Sequence[tuple[str, float]] = (("DAPI", 455.0), ("FITC", 525.0), ("TRITC", 605.0)),
     grey: bool = True,
+    properties: Sequence[str] = ("", "", ""),
 ) -> Path:
-    """A set of fluorescence files, one for each (filter set, wavelength in nm)."""
+    """A set of fluorescence files, one for each (filter set, wavelength in nm), with its
+    property map."""
     names = [f"set-{name}.ndpi" for name, _ in channels]
     for number, (name, channel) in enumerate(zip(names, channels, strict=True)):
-        write_ndpi(folder, name=name, rows=600, grey=grey, channel=channel, seed=20 + number, properties="")
+        write_ndpi(
+            folder, name=name, rows=600, grey=grey, channel=channel, seed=20 + number,
+            properties=properties[number],
+        )  # fmt: skip
     lines = [f"NoImages={len(names)}", *(f"Image{number}={name}" for number, name in enumerate(names))]
     path = folder / "set.ndpis"
     text = "\r\n".join(["[NanoZoomer Digital Pathology Image Set]", *lines, ""])
@@ -223,6 +235,24 @@ def _image_tags(ndpi: NdpiFile, data: bytes, shape: Sequence[int], compression: 
         259: (SHORT, compression), 262: (SHORT, 6 if samples == 3 else 1), 273: (LONG, offset),
         274: (SHORT, 1), 277: (SHORT, samples), 278: (LONG, shape[0]), 279: (LONG, len(data)),
         284: (SHORT, 1),
+    }  # fmt: skip
+
+
+def _jpeg_xr_tiles(ndpi: NdpiFile, pixels: NDArray[np.uint16], edge: int) -> Tags:
+    """Tiles, those at the right and lower edge padded with zeros."""
+    rows, columns = pixels.shape
+    padded = np.pad(pixels, ((0, -rows % edge), (0, -columns % edge)))
+    tiles = [
+        imagecodecs.jpegxr_encode(np.ascontiguousarray(padded[top : top + edge, left : left + edge]))
+        for top in range(0, rows, edge)
+        for left in range(0, columns, edge)
+    ]
+    places = [ndpi.put(tile) for tile in tiles]
+    lengths = [len(tile) for tile in tiles]
+    return {
+        322: (LONG, edge), 323: (LONG, edge), 324: (LONG, places if len(places) > 1 else places[0]),
+        325: (LONG, lengths if len(lengths) > 1 else lengths[0]), 65324: (LONG, [0] * len(tiles)),
+        65325: (LONG, [0] * len(tiles)),
     }  # fmt: skip
 
 
