@@ -25,6 +25,7 @@ from converters.readers.tiff_pages import (
     container_rgb,
     first_page,
     is_copyable,
+    is_ycbcr_jpeg_2000,
     opened,
     pixel_type,
     reference,
@@ -36,8 +37,6 @@ from converters.slide import AssociatedImage, Level, OpticalPath, Role, Scan, Sc
 
 if TYPE_CHECKING:
     import tifffile
-
-YCBCR_JPEG_2000 = 33003
 
 
 class AperioReader:
@@ -150,7 +149,7 @@ def _levels(
                 pixel_type=pixel_type(page),
                 pixel_spacing_mm=(spacing[0] * scale[0], spacing[1] * scale[1]) if spacing else None,
                 downsample=scale[1],
-                container_rgb=False if int(page.compression) == YCBCR_JPEG_2000 else container_rgb(page),
+                container_rgb=False if is_ycbcr_jpeg_2000(page) else container_rgb(page),
                 reference=reference(page),
                 history=page.description,
             )

@@ -24,8 +24,11 @@ MAX_PAGES = 2000
 MAX_TILES = 4_000_000
 MAX_ASSOCIATED_PIXELS = 50_000_000
 MAX_REUSE = 16  # tiles may share bytes (blank ones do), but not without end
-CODESTREAMS = {7: "ISO_10918_1", 33003: "ISO_15444_1", 33005: "ISO_15444_1", 34712: "ISO_15444_1"}
+CODESTREAMS = {7: "ISO_10918_1", **dict.fromkeys((33003, 33004, 33005, 34712), "ISO_15444_1")}
 """TIFF compression of tiles that are codestreams -> Lossy Image Compression Method."""
+JPEG_2000_33003 = 33003
+"""Aperio's JPEG 2000 of YCbCr without component transformation; Bio-Formats' of RGB, and
+33004 its lossy kind."""
 LOSSLESS = (1, 5, 8, 32946, 32773, 50000, 34926)
 """None, LZW, deflate (two numbers), PackBits, Zstandard (two numbers)."""
 RGB, YCBCR = 2, 6
@@ -86,6 +89,15 @@ def container_rgb(page: "tifffile.TiffPage") -> bool | None:
     return {RGB: True, YCBCR: False}.get(int(page.photometric))
 
 
+def is_ycbcr_jpeg_2000(page: "tifffile.TiffPage") -> bool:
+    """Whether 33003 means YCbCr, as with Aperio, and not RGB, as in what Bio-Formats wrote
+    (and QuPath with it)."""
+    if int(page.compression) != JPEG_2000_33003:
+        return False
+    first = page.parent.pages.first
+    return "<OME" not in first.description[:8192] and not first.software.startswith("OME Bio-Formats")
+
+
 def is_copyable(page: "tifffile.TiffPage") -> bool:
     """Whether the page's tiles are codestreams of whole 8-bit pixels, each in one piece."""
     contiguous = int(page.samplesperpixel) == 1 or int(page.planarconfig) == 1
@@ -130,8 +142,8 @@ def tile_map(page: "tifffile.TiffPage", size_bytes: int, source: int = 0, planes
 
 def reference(page: "tifffile.TiffPage") -> Callable[[int], NDArray[np.uint8]] | None:
     """Tiles decoded by tifffile, which knows nothing of how we splice."""
-    if int(page.compression) == 33003:
-        return None  # given as YCbCr
+    if is_ycbcr_jpeg_2000(page):
+        return None  # tifffile gives YCbCr
 
     def decode(index: int) -> NDArray[np.uint8]:
         handle = page.parent.filehandle

@@ -15,12 +15,18 @@ from numpy.typing import NDArray
 
 from archive.part10.codestream import sniff
 from converters.errors import DamagedSlide, UnsupportedPixels
-from converters.readers.tiff_pages import CODESTREAMS, container_rgb, is_copyable, reference, tile_map
+from converters.readers.tiff_pages import (
+    CODESTREAMS,
+    container_rgb,
+    is_copyable,
+    is_ycbcr_jpeg_2000,
+    reference,
+    tile_map,
+)
 from converters.readers.tiff_samples import (
     BLACK_IS_ZERO,
     RGB,
     YCBCR,
-    YCBCR_JPEG_2000,
     Plane,
     PlaneReader,
     plane_reader,
@@ -144,7 +150,7 @@ def _copied(planes: Sequence[Plane], paths: int) -> LevelTiles:
         tile_rows=int(page.tilelength),
         tile_columns=int(page.tilewidth),
         pixel_type=PixelType(int(page.samplesperpixel), 8 if bits == 8 else 16, bits),
-        container_rgb=False if int(page.compression) == YCBCR_JPEG_2000 else container_rgb(page),
+        container_rgb=False if is_ycbcr_jpeg_2000(page) else container_rgb(page),
         reference=_references([plane.page for plane in planes], len(maps[0])) if bits == 8 else None,
         mappings=(None,) * paths,
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converters.errors import DamagedSlide, UnsupportedPixels
+from converters.readers.tiff_pages import is_ycbcr_jpeg_2000
 from converters.readers.tiff_segments import JPEG, Samples, SegmentCache, Segments
 from converters.slide import Pixels, RealWorldMapping
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     import tifffile
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, MASK, YCBCR = 0, 1, 2, 3, 4, 6
-YCBCR_JPEG_2000 = 33003
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ def plane_reader(plane: Plane, cache: SegmentCache) -> PlaneReader:
     if plane.sample is None and photometric in (RGB, YCBCR) and samples >= 3:
         if dtype != np.uint8 or page.bitspersample != 8:
             raise UnsupportedPixels(f"{where} has colours of more or less than 8 bits")
-        ycbcr = photometric == YCBCR or int(page.compression) == YCBCR_JPEG_2000
+        ycbcr = photometric == YCBCR or is_ycbcr_jpeg_2000(page)
         if ycbcr and (int(page.compression) != JPEG or segments.apart):
             raise UnsupportedPixels(f"{where} has YCbCr colours without JPEG")
         if samples > 3:

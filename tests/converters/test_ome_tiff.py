@@ -195,6 +195,26 @@ def test_images_are_scenes(tmp_path: Path) -> None:
         assert slide.scenes[1].levels[0].pixel_spacing_mm == (0.00025, 0.00025)
 
 
+@pytest.mark.parametrize("compression", [33003, 33004, 34712])
+@pytest.mark.parametrize("mct", [True, False])
+def test_jpeg_2000_of_bioformats_is_rgb_under_each_of_its_numbers(
+    tmp_path: Path, compression: int, mct: bool
+) -> None:
+    """Aperio calls YCbCr 33003; Bio-Formats, and QuPath with it, RGB."""
+    form = {
+        "tile": (256, 256),
+        "compression": compression,
+        "compressionargs": {"mct": mct, "reversible": True, "level": 0, "codecformat": "j2k"},
+    }
+    path = write_ome(tmp_path, [Image(colour(300, 400), form=form)])
+    with open_slide(path) as slide:
+        assert isinstance(slide.scenes[0].levels[0].tiles, TileMap)
+    (done,) = convert([path], tmp_path / "out", ConvertOptions(verify=True))
+    finest = next(file for file in done.files if file.name == "level-0.dcm")
+    assert pydicom.dcmread(finest).PhotometricInterpretation == ("YBR_RCT" if mct else "RGB")
+    assert np.array_equal(written_values(finest), picture(300, 400, 61))
+
+
 def test_colours_stored_apart_are_joined(tmp_path: Path) -> None:
     form = {"planarconfig": "separate", "compression": "lzw"}
     with open_slide(write_ome(tmp_path, [Image(colour(200, 220), form=form)])) as slide:
