@@ -7,13 +7,19 @@ Page 1 is the finest level, page 2 a thumbnail in strips, then come coarser leve
 - Tiles are abbreviated JPEG: the tables stand once, in tag JPEGTables.
 - Photometric RGB means RGB inside the JPEG too, with no Adobe marker to say so.
 - A tile of length 0 was never scanned.
+- Page 2 is the thumbnail whatever its subfile type says. Label and macro may have no words:
+  the subfile types 1 and 9 tell them.
+- Other makers write the same form ("Aperio Image, Grundium Ocus"), with decimal commas and
+  "Scan resolution" for MPP.
 - GT450 writes coarser levels with an empty description, and resolutions in the TIFF's
   own tags where older scanners wrote MPP.
 
-Sources: openslide.org/formats/aperio; TIFF 6.0; TIFF Technical Note 2.
+Sources: openslide.org/formats/aperio; opentile's changelog (what real files hold); TIFF 6.0; TIFF
+Technical Note 2.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from converters.errors import DamagedSlide, UnsupportedCompression, UnsupportedPixels
@@ -21,7 +27,6 @@ from converters.probe import Probe
 from converters.readers.aperio_description import Description, parse_description
 from converters.readers.tiff_pages import (
     all_pages,
-    associated_image,
     container_rgb,
     first_page,
     is_copyable,
@@ -33,10 +38,15 @@ from converters.readers.tiff_pages import (
     tag_text,
     tile_map,
 )
+from converters.readers.tiff_pixels import Plane, SegmentCache, level_tiles
+from converters.readers.tiff_pyramid import side_image
 from converters.slide import AssociatedImage, Level, OpticalPath, Role, Scan, Scene, Slide, SourceFile
 
 if TYPE_CHECKING:
     import tifffile
+
+UNCODED = (1, 5)
+"""Tiles that are not compressed, or LZW: they are decoded."""
 
 
 class AperioReader:
@@ -66,13 +76,14 @@ def _slide(tiff: "tifffile.TiffFile", probe: Probe) -> Slide:
     words = parse_description(pages[0].description, tag_text(pages[0], "DateTime"))
     tiled: list[tifffile.TiffPage] = []
     associated: list[AssociatedImage] = []
+    findings: list[str] = list(words.findings)
     for number, page in enumerate(pages):
         role = _role(page, number)
         if role is Role.VOLUME:
             tiled.append(page)
         elif role is not None and all(image.role is not role for image in associated):
-            associated.append(associated_image(page, role))
-    findings: list[str] = list(words.findings)
+            image = side_image(page, role, findings)
+            associated += [image] if image is not None else []
     levels = _levels(tiled, words, probe.size_bytes, findings)
     icc = pages[0].tags.get(34675)
     path = OpticalPath(
@@ -111,11 +122,11 @@ def _role(page: "tifffile.TiffPage", number: int) -> Role | None:
             return role
     if page.is_tiled:
         return Role.VOLUME
+    if number == 1 or "->" in words:
+        return Role.THUMBNAIL
     if page.subfiletype == 9:
         return Role.OVERVIEW
-    if page.subfiletype == 1:
-        return Role.LABEL
-    return Role.THUMBNAIL if number == 1 or "->" in words else None
+    return Role.LABEL if page.subfiletype == 1 else None
 
 
 def _levels(
@@ -127,33 +138,38 @@ def _levels(
     if ordered[0] is not first:
         raise DamagedSlide("a later page is larger than the first")
     levels: list[Level] = []
+    cache = SegmentCache()
     for page in ordered:
         rows, columns = int(page.imagelength), int(page.imagewidth)
         if levels and columns == levels[-1].columns:
             raise UnsupportedPixels("two levels of the same size: focal planes in SVS are not read")
-        if not is_copyable(page):
+        if not is_copyable(page) and int(page.compression) not in UNCODED:
             raise UnsupportedCompression(str(int(page.compression)), f"the tiles of page {page.index}")
-        tiles = tile_map(page, size_bytes)
         scale = _scale(first, rows, columns)
         if levels and not 0.8 < scale[0] / scale[1] < 1.25:
             findings.append(f"page {page.index} is tiled but of another shape than the slide: left out")
             continue
-        levels.append(
-            Level(
-                index=len(levels),
-                rows=rows,
-                columns=columns,
-                tile_rows=int(page.tilelength),
-                tile_columns=int(page.tilewidth),
-                tiles=tiles,
-                pixel_type=pixel_type(page),
-                pixel_spacing_mm=(spacing[0] * scale[0], spacing[1] * scale[1]) if spacing else None,
-                downsample=scale[1],
-                container_rgb=False if is_ycbcr_jpeg_2000(page) else container_rgb(page),
-                reference=reference(page),
-                history=page.description,
-            )
+        level = Level(
+            index=len(levels),
+            rows=rows,
+            columns=columns,
+            tile_rows=int(page.tilelength),
+            tile_columns=int(page.tilewidth),
+            tiles=tile_map(page, size_bytes),
+            pixel_type=pixel_type(page),
+            pixel_spacing_mm=(spacing[0] * scale[0], spacing[1] * scale[1]) if spacing else None,
+            downsample=scale[1],
+            container_rgb=False if is_ycbcr_jpeg_2000(page) else container_rgb(page),
+            reference=reference(page),
+            history=page.description,
         )
+        if int(page.compression) in UNCODED:
+            found = level_tiles([[Plane(page)]], cache=cache)
+            level = replace(
+                level, tile_rows=found.tile_rows, tile_columns=found.tile_columns, tiles=found.tiles,
+                container_rgb=None, reference=None,
+            )  # fmt: skip
+        levels.append(level)
     return tuple(levels)
 
 

@@ -19,6 +19,8 @@ _SOFTWARE = re.compile(r"^Aperio\s+(?P<name>[^\r\n]*?)\s*(?P<version>v?\d+(?:\.\
 _REGION = re.compile(r"\[(\d+),(\d+) (\d+)x(\d+)\]")
 _ZONE = re.compile(r"(?:GMT|UTC)?\s*([+-])(\d{1,2}):?(\d{2})?$")
 _DATES = ("%m/%d/%y", "%m/%d/%Y", "%Y-%m-%d")
+_SCAN_RESOLUTION = re.compile(r"\bScan resolution\s+(\d+(?:[.,]\d+)?)")  # Grundium's; µm per pixel
+_MAKERS = (("Aperio Image, Grundium", "Grundium"), ("Aperio Leica Biosystems", "Leica Biosystems"))
 _BARCODES = ("barcode", "barcodeid", "barcode id", "barcodevalue")
 
 
@@ -29,19 +31,20 @@ class Description:
     software: str = ""
     properties: Mapping[str, str] = field(default_factory=dict)
     region_offset: tuple[int, int] = (0, 0)  # (x, y) of the first pixel in the scan, in pixels
+    scan_resolution_um: float | None = None  # of the first line, where there is no MPP
     acquired: datetime | None = None
     findings: Sequence[str] = ()
 
     def _number(self, key: str) -> float | None:
         try:
-            value = float(self.properties.get(key, ""))
+            value = float(self.properties.get(key, "").replace(",", "."))
         except ValueError:
             return None
         return value if 0 < value < 1e6 else None
 
     @property
     def pixel_spacing_mm(self) -> tuple[float, float] | None:
-        mpp = self._number("mpp")
+        mpp = self._number("mpp") or self.scan_resolution_um
         return None if mpp is None else (mpp / 1000, mpp / 1000)
 
     @property
@@ -54,15 +57,21 @@ class Description:
 
     @property
     def manufacturer(self) -> str:
+        for start, maker in _MAKERS:
+            if self.software.startswith(start):
+                return maker
         return "Leica Biosystems" if "leica" in self.software.lower() else "Aperio"
 
     @property
     def model_name(self) -> str:
-        model = self.properties.get("scannertype") or self.properties.get("scanner type")
-        if model:
-            return model
-        gt = re.search(r"\bGT\s?\d+\w*( DX)?", self.software)
-        return gt.group(0) if gt else "ScanScope"
+        """Stated, or named in the first line ("Aperio Leica Biosystems GT450 DX v1.0.1")."""
+        stated = self.properties.get("scannertype") or self.properties.get("scanner type")
+        if stated:
+            return stated
+        for start, _ in _MAKERS:
+            if self.software.startswith(start):
+                return re.sub(r"\s+v?\d+(\.\d+)+.*$", "", self.software[len(start) :]).strip(" ,")
+        return "ScanScope"
 
     @property
     def device_serial_number(self) -> str:
@@ -105,7 +114,16 @@ def parse_description(text: str, tiff_date_time: str = "") -> Description:
             properties.setdefault(key.strip().lower(), value.strip(" \t\r\n\0"))
     software = re.split(r"[\r\n;|]", text, maxsplit=1)[0].strip()
     acquired, findings = _acquired(properties, tiff_date_time)
-    return Description(software, properties, _region_offset(head), acquired, findings)
+    resolution = _SCAN_RESOLUTION.search(head[:1024])
+    scan_um = float(resolution[1].replace(",", ".")) if resolution else 0.0
+    return Description(
+        software,
+        properties,
+        _region_offset(head),
+        scan_um if 0.02 < scan_um < 20 else None,
+        acquired,
+        findings,
+    )
 
 
 def _region_offset(head: str) -> tuple[int, int]:

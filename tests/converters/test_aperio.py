@@ -18,6 +18,7 @@ from converters.registry import open_slide, readers
 from converters.slide import Role
 from gateway.demo.svs import JPEG2000_YCBCR, Pixels, Scan, SvsWriter, TileFormat
 from tests.support.converted import jpeg2000_of_components
+from tests.support.level_values import level_values
 from tests.support.make_slide import JPEG, JPEG2000_RGB, make_svs, picture, shrink
 from tests.support.require import require_data
 
@@ -223,6 +224,77 @@ def test_the_tiffs_own_date_stands_in_for_a_missing_one() -> None:
     words = parse_description("Aperio Leica Biosystems GT450 v1.0.1\r\n1x1", "2024:02:03 04:05:06")
     assert words.acquired == datetime(2024, 2, 3, 4, 5, 6)
     assert (words.manufacturer, words.model_name) == ("Leica Biosystems", "GT450")
+
+
+@pytest.mark.parametrize(
+    ("line", "maker", "model"),
+    [
+        ("Aperio Image Library v12.0.16", "Aperio", "ScanScope"),
+        ("Aperio Leica Biosystems GT450 DX v1.0.1 ", "Leica Biosystems", "GT450 DX"),
+        ("Aperio Leica Biosystems Segue v1.0 ", "Leica Biosystems", "Segue"),
+        ("Aperio Image, Grundium Ocus40", "Grundium", "Ocus40"),
+    ],
+)
+def test_the_first_line_names_maker_and_model(line: str, maker: str, model: str) -> None:
+    words = parse_description(f"{line}\r\n1x1 [0,0,1x1] (256x256) JPEG/YCC Q=91|AppMag = 40")
+    assert (words.manufacturer, words.model_name) == (maker, model)
+
+
+@pytest.mark.parametrize(
+    ("text", "microns"),
+    [
+        ("Aperio Image Library v1\r\n1x1|MPP = 0,2527", 0.2527),
+        ("Aperio Image, Grundium Ocus\r\nScan resolution 0.48 um|AppMag = 20", 0.48),
+        ("Aperio Image, Grundium Ocus\r\nScan resolution 0.48 um|MPP = 0.5", 0.5),
+        ("Aperio Image, Grundium Ocus\r\nScan resolution 600 dpi|AppMag = 20", None),
+    ],
+)
+def test_pixel_sizes_are_read_as_makers_write_them(text: str, microns: float | None) -> None:
+    expected = None if microns is None else pytest.approx((microns / 1000, microns / 1000))
+    assert parse_description(text).pixel_spacing_mm == expected
+
+
+def test_a_time_zone_that_overflowed_is_none() -> None:
+    words = parse_description(
+        "Aperio Leica Biosystems GT450 v1.0.1\r\n1x1|Date = 01/31/2022|Time = 10:00:00|"
+        "Time Zone = GMT+429496729200"
+    )
+    assert words.acquired == datetime(2022, 1, 31, 10)
+
+
+def scanned_svs(path: Path, compression: str | None, thumbnail: dict[str, object]) -> Pixels:
+    """As scanners write it, the thumbnail with subfile type 1, label and macro without words."""
+    drawn = picture(500, 600)
+    rest = {"metadata": None, "software": False, "photometric": "rgb"}
+    with tifffile.TiffWriter(path) as tiff:
+        words = "Aperio Image Library v1.0\r\n600x500|MPP = 0.5"
+        tiff.write(drawn, tile=(240, 240), compression=compression, description=words, **rest)
+        tiff.write(shrink(drawn, 4), subfiletype=1, rowsperstrip=16, **{**rest, **thumbnail})
+        tiff.write(shrink(drawn, 2), tile=(240, 240), compression=compression, **rest)
+        tiff.write(picture(90, 80, 3), subfiletype=1, compression="lzw", **rest)
+        tiff.write(picture(60, 200, 4), subfiletype=9, **rest)
+    return drawn
+
+
+@pytest.mark.parametrize("compression", [None, "lzw"])
+def test_tiles_that_were_not_compressed_are_decoded(tmp_path: Path, compression: str | None) -> None:
+    drawn = scanned_svs(tmp_path / "a.svs", compression, {"compression": "jpeg"})
+    with open_slide(tmp_path / "a.svs") as slide:
+        assert [level.downsample for level in slide.scenes[0].levels] == [1.0, 2.0]
+        assert np.array_equal(level_values(slide.scenes[0].levels[0]), drawn)
+        shapes = {image.role: (image.rows, image.columns) for image in slide.associated}
+        assert shapes == {Role.THUMBNAIL: (125, 150), Role.LABEL: (90, 80), Role.OVERVIEW: (60, 200)}
+
+
+def test_a_slide_is_not_refused_for_the_kind_of_its_thumbnail(tmp_path: Path) -> None:
+    scanned_svs(tmp_path / "a.svs", "lzw", {"compression": "lzma"})
+    path = tmp_path / "a.svs"
+    data = path.read_bytes().replace(*(b"\x03\x01\x03\0\x01\0\0\0" + n for n in (b"\x6d\x88", b"\x6e\x77")))
+    path.write_bytes(data)  # a compression that nobody has
+    with open_slide(path) as slide:
+        assert slide.associated_image(Role.THUMBNAIL) is None
+        assert slide.associated_image(Role.LABEL) is not None
+        assert any("the thumbnail image is left out" in text for text in slide.findings)
 
 
 @pytest.mark.parametrize(
