@@ -26,6 +26,7 @@ from converters.slide import Role
 from converters.workshop import Limits, Workshop
 from converters.writer.born import DicomInstance
 from converters.writer.metadata import read_metadata
+from tests.support import formats_doc
 from tests.support.require import DATA, absent, require_tool
 from tests.support.samples import ORIGINS, ROWS, SLIDES, Expected, expectations, outcome, sample_files
 from tests.support.slides.variants import VARIANTS
@@ -228,3 +229,9 @@ def test_every_row_and_every_kind_of_drawn_slide_is_in_the_table() -> None:
     assert {one.row for one in TABLE} <= set(ROWS)
     assert {one.origin for one in TABLE} <= set(ORIGINS)
     assert len({one.name for one in TABLE}) == len(TABLE)
+
+
+def test_the_document_says_what_the_table_says() -> None:
+    text = formats_doc.DOC.read_text(encoding="utf-8")
+    assert formats_doc.rows_in(text) == ["all", *ROWS]
+    assert formats_doc.written(text) == text, "run python -m tests.support.formats_doc --write"
