@@ -6,7 +6,6 @@ then *renamed* into the blob store: nothing is copied twice.
 """
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import mmap
@@ -19,9 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
 from archive.errors import SourceChanged, StorageFailed, StorageFull, Unreadable
+from archive.part10.writeback import start_writeback
 from archive.processes import own_name
 
 CHUNK_BYTES = 1 << 20
@@ -151,27 +151,6 @@ def _reserve(fd: int, size_bytes: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             raise
-
-
-def _libc_sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    try:
-        function = ctypes.CDLL(None, use_errno=True).sync_file_range
-    except (OSError, AttributeError):
-        return None
-    function.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-    function.restype = ctypes.c_int
-    return cast(Callable[[int, int, int, int], int], function)
-
-
-_SYNC_FILE_RANGE = _libc_sync_file_range()
-_SYNC_FILE_RANGE_WRITE = 2
-
-
-def start_writeback(fd: int) -> None:
-    """Ask the kernel to begin writing dirty pages; neither waits nor drops them from the
-    cache. Where the system has no ``sync_file_range`` the last fsync does all the work."""
-    if _SYNC_FILE_RANGE is not None:
-        _SYNC_FILE_RANGE(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
 
 def hash_file(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> bytes:

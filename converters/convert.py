@@ -23,8 +23,8 @@ from converters.writer.born import DicomInstance, born_instances, look_at
 from converters.writer.coding import DEFAULT_CODING, CodingChoice
 from converters.writer.concatenation import PartLimit, concatenated
 from converters.writer.dual_tiff import why_not
-from converters.writer.early import NONE_EARLY, early_levels
-from converters.writer.files import file_name, scratch_beside, write_files
+from converters.writer.early import NONE_EARLY, EarlyLevels, early_levels
+from converters.writer.files import PartialFolder, file_name, scratch_beside
 from converters.writer.metadata import Metadata, read_metadata
 from converters.writer.plan import plan
 from converters.writer.uids import PUBLIC_SECRET
@@ -40,6 +40,9 @@ __all__ = [
     "open_slide",
     "source_digest",
 ]  # fmt: skip
+
+
+HASH_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -79,14 +82,23 @@ class Converted:
 def source_digest(slide: Slide) -> bytes:
     """SHA-256 of the original; of several files, of the sorted manifest of name, size and
     SHA-256 (DESIGN 4), one ``name\\0size\\0hex\\n`` each."""
-    digests = []
-    for source in slide.sources:
-        with source.path.open("rb") as file:
-            digests.append((source.relative_name, source.size_bytes, hashlib.file_digest(file, "sha256")))
+    digests = [(source.relative_name, source.size_bytes, _sha256(source.path)) for source in slide.sources]
     if len(digests) == 1:
-        return digests[0][2].digest()
-    lines = sorted(f"{name}\0{size}\0{digest.hexdigest()}\n" for name, size, digest in digests)
+        return digests[0][2]
+    lines = sorted(f"{name}\0{size}\0{digest.hex()}\n" for name, size, digest in digests)
     return hashlib.sha256("".join(lines).encode()).digest()
+
+
+def _sha256(path: Path) -> bytes:
+    """In long calls without the interpreter's lock: short ones would have to win it back
+    from the thread that looks at every tile, each time. Read, not mapped: a file that
+    gets shorter meanwhile must not end the process."""
+    digest = hashlib.sha256()
+    buffer = bytearray(HASH_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+    return digest.digest()
 
 
 def convert(
@@ -114,34 +126,35 @@ def _convert(
 ) -> Converted:
     from converters.verify import verify_files  # only who asks pays for its imports
 
-    with workshop.open(path) as opened, scratch_beside(folder) as scratch:
+    with ExitStack() as stack:
+        opened = stack.enter_context(workshop.open(path))
+        scratch = stack.enter_context(scratch_beside(folder))
         slide, bench = opened.slide, opened.bench
-        with ThreadPoolExecutor(2, "beside") as beside:  # the look at every tile
-            digest = beside.submit(source_digest, slide)
-            whole = options.levels is None
-            making = beside.submit(early_levels, slide, bench, options.coding, scratch) if whole else None
-            look = look_at(slide, bench)
-            early = making.result() if making else NONE_EARLY
-        known = {one.index for one in plan(slide, look.surveys)}
+        target = stack.enter_context(PartialFolder(folder, progress, dual_tiff=options.dual_tiff))
+        # the look at every tile runs beside the digest, the levels that are missing beside both
+        beside = stack.enter_context(ThreadPoolExecutor(2, "beside"))
+        digest = beside.submit(source_digest, slide)
+        whole = options.levels is None
+        making = beside.submit(early_levels, slide, bench, options.coding, scratch) if whole else None
+        look = look_at(slide, bench)
+        planned = plan(slide, look.surveys)
+        known = {one.index for one in planned}
         if options.levels is not None and not known.issuperset(options.levels):
             raise BadMetadata(f"the slide has levels 0 to {max(known)} only")
-        instances = born_instances(
-            slide,
-            source_digest=digest.result(),
-            secret=options.secret,
-            metadata=options.metadata,
-            scratch=scratch,
-            levels=options.levels,
-            look=look,
-            bench=bench,
-            coding=options.coding,
-            progress=progress,
-            series_per_region=options.series_per_region,
-            early=early.made,
-        )
-        if options.part_limit is not None:
-            instances = concatenated(instances, options.part_limit)
-        files = write_files(instances, folder, progress, dual_tiff=options.dual_tiff)
+
+        def made(levels: Sequence[int] | None, early: EarlyLevels) -> list[DicomInstance]:
+            instances = born_instances(
+                slide, source_digest=digest.result(), secret=options.secret, metadata=options.metadata,
+                scratch=scratch, levels=levels, look=look, bench=bench, coding=options.coding,
+                progress=progress, series_per_region=options.series_per_region, early=early.made,
+            )  # fmt: skip
+            return instances if options.part_limit is None else concatenated(instances, options.part_limit)
+
+        if making is not None:
+            ours = {one.index for one in planned if not one.copied}
+            target.write(made(sorted(known - ours), NONE_EARLY))
+        instances = made(options.levels, making.result() if making else NONE_EARLY)
+        files = target.finish(instances)
         verified = verify_files(slide, instances, files, bench) if options.verify else 0
         findings = [*slide.findings, *(text for found in look.surveys.values() for text in found.findings)]
         if options.dual_tiff:

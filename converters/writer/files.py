@@ -6,17 +6,25 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from archive.part10.frame_table import FrameTable
 from archive.part10.stream import Part10Stream
+from archive.part10.writeback import start_writeback
 from converters.errors import TargetExists
 from converters.slide import Progress, SourceFile
 from converters.writer.born import DicomInstance
 from converters.writer.dual_tiff import wrapping
 from converters.writer.pieces import pieces
+
+MOST_PENDING = 8  # pieces of 1 MiB
+FLUSH_BYTES = 64 << 20
 
 
 def part10_stream(instance: DicomInstance) -> Part10Stream:
@@ -66,53 +74,95 @@ def file_names(instances: Sequence[DicomInstance]) -> list[str]:
     return names
 
 
-def write_files(
-    instances: Sequence[DicomInstance],
-    folder: Path,
-    progress: Progress | None = None,
-    *,
-    dual_tiff: bool = False,
-) -> list[Path]:
-    """Write each instance into ``folder``, which must not exist yet; with ``dual_tiff``,
-    levels that can be are TIFF files besides.
+class PartialFolder:
+    """Instances as files of ``folder``, which must not exist yet: written and fsynced under
+    another name beside it, renamed by :meth:`finish`. A context manager: with an error, or
+    unfinished, nothing is left. With ``dual_tiff``, levels that can be are TIFF files
+    besides. Raises TargetExists, OSError (disk full)."""
 
-    All is written and fsynced under another name beside it, then renamed: on any
-    error nothing is left. Raises TargetExists, OSError (disk full).
-    """
-    if folder.exists():
-        raise TargetExists(folder.name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    total = sum(part10_stream(instance).length for instance in instances)
-    done = 0
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
-    try:
-        for instance, name in zip(instances, file_names(instances), strict=True):
-            with (partial / name).open("xb") as file:
-                for chunk in part10_chunks(instance):
-                    file.write(chunk)
-                    done += len(chunk)
-                    if progress is not None:
-                        progress(done, total)
-                tiff = wrapping(instance, part10_stream(instance)) if dual_tiff else None
+    def __init__(self, folder: Path, progress: Progress | None = None, *, dual_tiff: bool = False) -> None:
+        if folder.exists():
+            raise TargetExists(folder.name)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._folder, self._progress, self._dual_tiff = folder, progress, dual_tiff
+        self._written: set[str] = set()
+        self._done = self._total = 0
+        self._partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+
+    def write(self, instances: Sequence[DicomInstance]) -> None:
+        """Write those that are not written yet; what is named by its number among others
+        of its kind must come with them."""
+        new = [
+            (instance, name)
+            for instance, name in zip(instances, file_names(instances), strict=True)
+            if instance.sop_instance_uid not in self._written
+        ]
+        self._total += sum(part10_stream(instance).length for instance, _ in new)
+        for instance, name in new:
+            with (self._partial / name).open("xb") as file:
+                for written in _written_beside(file.fileno(), part10_chunks(instance)):
+                    self._done += written
+                    if self._progress is not None:
+                        self._progress(self._done, self._total)
+                file.seek(0, os.SEEK_END)
+                tiff = wrapping(instance, part10_stream(instance)) if self._dual_tiff else None
                 if tiff is not None:
                     file.write(tiff.padding)
                     file.seek(0)
                     file.write(tiff.preamble)
                 file.flush()
                 os.fsync(file.fileno())
-        partial.chmod(0o755)
-        _sync_folder(partial)
+            self._written.add(instance.sop_instance_uid)
+
+    def finish(self, instances: Sequence[DicomInstance]) -> list[Path]:
+        """Write the rest and give the folder its name; the file of each instance."""
+        self.write(instances)
+        self._partial.chmod(0o755)
+        _sync_folder(self._partial)
         try:
-            partial.rename(folder)
+            self._partial.rename(self._folder)
         except OSError:
-            if folder.exists():
-                raise TargetExists(folder.name) from None
+            if self._folder.exists():
+                raise TargetExists(self._folder.name) from None
             raise
-        _sync_folder(folder.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return [folder / name for name in file_names(instances)]
+        _sync_folder(self._folder.parent)
+        return [self._folder / name for name in file_names(instances)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+
+def _written_beside(fd: int, chunks: Iterable[bytes]) -> Iterator[int]:
+    """Write while the next pieces are put together; gives the length of each once it is
+    written. Raises OSError."""
+    size = flushed = 0
+    with ThreadPoolExecutor(1, "write") as writer:
+        pending: deque[Future[int]] = deque()
+        for chunk in chunks:
+            pending.append(writer.submit(_write, fd, chunk))
+            size += len(chunk)
+            if size - flushed >= FLUSH_BYTES:
+                flushed = size
+                writer.submit(start_writeback, fd)
+            if len(pending) > MOST_PENDING:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _write(fd: int, chunk: bytes) -> int:
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(fd, view) :]
+    return len(chunk)
 
 
 @contextmanager
