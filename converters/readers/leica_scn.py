@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING
 from converters.errors import DamagedSlide
 from converters.probe import Probe
 from converters.readers.leica_scn_description import Description, Dimension, Image, parse_description
-from converters.readers.tiff_pages import all_pages, associated_image, first_page, opened
+from converters.readers.tiff_pages import all_pages, first_page, opened
 from converters.readers.tiff_pixels import Plane, SegmentCache, level_tiles
+from converters.readers.tiff_pyramid import side_image
 from converters.readers.tile_grid import scale
 from converters.slide import (
     AssociatedImage,
@@ -112,18 +113,19 @@ def _associated(
     if words.label_page is not None:
         if words.label_page >= len(pages):
             raise DamagedSlide("the description names a page that the file lacks")
-        found.append(associated_image(pages[words.label_page], Role.LABEL))
+        label = side_image(pages[words.label_page], Role.LABEL, findings)
+        found += [label] if label is not None else []
     macros = sorted(
         (image for image in words.images if image.is_macro),
         key=lambda image: image.illumination is not Illumination.BRIGHTFIELD,
     )
     if not macros:
-        return found
+        return tuple(found)
     if len(macros) > 1:
         findings.append("there are several macro photographs: the one in bright field is taken")
     finest = max(macros[0].dimensions, key=lambda one: one.rows * one.columns)
-    found.append(associated_image(_page(finest, pages), Role.OVERVIEW))
-    return found
+    macro = side_image(_page(finest, pages), Role.OVERVIEW, findings)
+    return (*found, macro) if macro is not None else tuple(found)
 
 
 def _page(dimension: Dimension, pages: Sequence["tifffile.TiffPage"]) -> "tifffile.TiffPage":

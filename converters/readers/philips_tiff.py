@@ -37,7 +37,6 @@ from converters.probe import Probe
 from converters.readers.tiff_pages import (
     MAX_ASSOCIATED_PIXELS,
     all_pages,
-    associated_image,
     container_rgb,
     first_page,
     is_copyable,
@@ -46,6 +45,7 @@ from converters.readers.tiff_pages import (
     reference,
     tile_map,
 )
+from converters.readers.tiff_pyramid import side_image
 from converters.readers.tile_grid import window
 from converters.readers.vendor_xml import base64_bytes, base64_text, number, parse_xml, whole
 from converters.slide import AssociatedImage, Level, OpticalPath, Role, Scan, Scene, Slide, SourceFile
@@ -114,11 +114,12 @@ def _slide(tiff: "tifffile.TiffFile", probe: Probe) -> Slide:
         icc_profile=bytes(icc.value) if icc is not None else _icc(words),
     )
     acquired = _acquired(words.says("DICOM_ACQUISITION_DATETIME"))
+    findings = ["the time of scanning is not stated"] if acquired is None else []
     return Slide(
         format=PhilipsTiffReader.format,
         sources=(SourceFile(probe.path, probe.size_bytes, probe.modified),),
         scenes=(Scene(0, levels, (path,)),),
-        associated=_associated(words, pages),
+        associated=_associated(words, pages, findings),
         scan=Scan(
             manufacturer=words.says("DICOM_MANUFACTURER"),
             model_name=words.says("DICOM_MANUFACTURERS_MODEL_NAME"),
@@ -130,7 +131,7 @@ def _slide(tiff: "tifffile.TiffFile", probe: Probe) -> Slide:
             properties={name.lower(): text for name, text in {**words.wsi, **words.root}.items()},
         ),
         closer=tiff.close,
-        findings=("the time of scanning is not stated",) if acquired is None else (),
+        findings=tuple(findings),
     )
 
 
@@ -248,7 +249,9 @@ def _icc(words: _Words) -> bytes:
     return b""
 
 
-def _associated(words: _Words, pages: Sequence["tifffile.TiffPage"]) -> Sequence[AssociatedImage]:
+def _associated(
+    words: _Words, pages: Sequence["tifffile.TiffPage"], findings: list[str]
+) -> Sequence[AssociatedImage]:
     found: dict[Role, AssociatedImage] = {}
     for kind, role in _ROLES.items():
         if kind not in words.images:
@@ -259,7 +262,8 @@ def _associated(words: _Words, pages: Sequence["tifffile.TiffPage"]) -> Sequence
     for page in pages:
         role_of_page = {"Label": Role.LABEL, "Macro": Role.OVERVIEW}.get(page.description[:5])
         if role_of_page is not None and role_of_page not in found:
-            found[role_of_page] = associated_image(page, role_of_page)
+            picture = side_image(page, role_of_page, findings)
+            found |= {role_of_page: picture} if picture is not None else {}
     return tuple(found.values())
 
 

@@ -38,7 +38,6 @@ from converters.errors import DamagedSlide, UnsupportedCompression
 from converters.probe import TIFF_FAULTS, Probe
 from converters.readers.tiff_pages import (
     all_pages,
-    associated_image,
     container_rgb,
     first_page,
     is_copyable,
@@ -48,6 +47,7 @@ from converters.readers.tiff_pages import (
     tag_text,
     tile_map,
 )
+from converters.readers.tiff_pyramid import side_image
 from converters.readers.tile_grid import window
 from converters.readers.vendor_xml import number, parse_xml, whole
 from converters.readers.ventana_pixels import stitched_tiles
@@ -340,15 +340,19 @@ def _associated(
     found: dict[Role, AssociatedImage] = {}
     for page in pages:
         words = page.description.replace("_", " ").strip("\0 ").lower()
-        if words.startswith("label image") and Role.OVERVIEW not in found:
-            overview = found[Role.OVERVIEW] = associated_image(page, Role.OVERVIEW)
+        if words.startswith("label") and Role.OVERVIEW not in found:
+            overview = side_image(page, Role.OVERVIEW, findings)
+            if overview is None:
+                continue
+            found[Role.OVERVIEW] = overview
             boundary = whole(said.get("labelboundary"), 1, overview.rows - 1)
             if boundary is not None and overview.rows > overview.columns:
                 found[Role.LABEL] = _upper_part(overview, boundary)
             else:
                 findings.append("the label is part of the overview: where it ends is not stated")
         elif words == "thumbnail" and Role.THUMBNAIL not in found:
-            found[Role.THUMBNAIL] = associated_image(page, Role.THUMBNAIL)
+            thumbnail = side_image(page, Role.THUMBNAIL, findings)
+            found |= {Role.THUMBNAIL: thumbnail} if thumbnail is not None else {}
         elif words.startswith("probability"):
             findings.append("the scanner's map of tissue (probability image) is left out")
     return tuple(found.values())

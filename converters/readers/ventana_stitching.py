@@ -70,7 +70,8 @@ def scanned_areas(root: Element, tile: tuple[int, int], grid: tuple[int, int]) -
     infos = root.findall("SlideStitchInfo/ImageInfo")
     if not 0 < len(infos) <= MAX_AREAS:
         raise DamagedSlide("the stitching information lists no areas, or too many")
-    origins = {child.tag: child for parent in root.findall("AoiOrigin") for child in parent}
+    in_order = [child for parent in root.findall("AoiOrigin") for child in parent]
+    origins = {child.tag: child for child in in_order}
     areas = []
     for place, info in enumerate(infos):
         if info.get("AOIScanned", "1").strip() == "0":
@@ -79,6 +80,8 @@ def scanned_areas(root: Element, tile: tuple[int, int], grid: tuple[int, int]) -
         if index is None:
             raise DamagedSlide("an area has an impossible number")
         origin = origins.get(f"AOI{index}")
+        if origin is None and len(in_order) == len(infos):
+            origin = in_order[place]  # as OpenSlide takes them
         if origin is None and len(infos) > 1:
             raise DamagedSlide("an area has no origin")
         areas.append(_area(info, index, _start(origin, tile), tile, grid))

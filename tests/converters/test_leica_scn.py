@@ -55,6 +55,21 @@ def test_the_sample_says_all_it_says() -> None:
         assert scan.properties["image[1].view.offsetx"] == "8000000"
 
 
+def test_a_slide_is_not_refused_for_the_kind_of_its_macro_photograph(tmp_path: Path) -> None:
+    path = write_leica_scn(tmp_path)
+    with tifffile.TiffFile(path) as tiff, open_slide(path) as slide:
+        shape = next(image for image in slide.associated if image.role is Role.OVERVIEW)
+        page = next(page for page in tiff.pages if page.shape[:2] == (shape.rows, shape.columns))
+        at = page.tags["Compression"].valueoffset
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write((30583).to_bytes(2, "little"))  # a compression that nobody has
+    with open_slide(path) as slide:
+        assert slide.associated == ()
+        assert any(text.startswith("the overview image is left out") for text in slide.findings)
+        assert level_pixels(slide, slide.scenes[0].levels[0]).any()
+
+
 def test_a_region_has_the_pixels_that_openslide_finds_at_its_place(tmp_path: Path) -> None:
     path = write_leica_scn(tmp_path)
     with open_slide(path) as slide, openslide.OpenSlide(path) as peer:

@@ -240,6 +240,16 @@ def test_a_slide_without_photograph_of_the_glass_is_read(tmp_path: Path) -> None
         assert slide.scan.device_serial_number == "2000515"
 
 
+def test_origins_under_other_names_belong_to_areas_in_their_order(tmp_path: Path) -> None:
+    path = write_ventana_bif(tmp_path, areas=APART)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"<AOI0 ", b"<AREA ").replace(b"<AOI1 ", b"<ARE1 "))
+    assert path.read_bytes() != data
+    with open_slide(path) as slide:
+        for scene, area in zip(slide.scenes, APART[:2], strict=True):
+            assert_shows(level_pixels(slide, scene.levels[0]), area)
+
+
 def test_an_older_version_of_the_stitching_information_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedPixels, match="version that is not read"):
         open_slide(write_ventana_bif(tmp_path, version=1))
