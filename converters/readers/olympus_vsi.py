@@ -4,7 +4,8 @@
 ``name.vsi`` explains image stacks; each has its tiles in ``_name_/stack<n>/frame_t_<t>.ets``.
 Nothing in the .vsi says which stack is which file: a stack's size must fit the tiles, and
 where several fit, the order decides, as in cellSens. A file that fits no stack is told in a
-finding and left out; a stack without a file is a refusal. Every image stack becomes a scene
+finding and left out (cellSens 4.1 leaves more in a stack's folder than the stack counts,
+and OlyVIA shows one); a stack without a file is a refusal. Every image stack becomes a scene
 (every time point too), label, macro and overview stacks become associated images.
 
 Tiles in JPEG and JPEG 2000 are copied; their colours are what the codestreams say (real files
@@ -185,22 +186,37 @@ class _Opening:
                     files.append(read_ets(path))
                 except DamagedSlide as refusal:
                     unreadable = refusal
-            if len(files) == len(names):
+            if files:
                 groups.append(files)
-        matches = matched(wanted, [files[0] for files in groups])
+        matches = matched(wanted, groups)
         for number, stack in enumerate(wanted):
             if number not in matches:
                 if unreadable is not None:
                     raise unreadable
                 raise MissingCompanion(f"image file (.ets) of stack {number + 1} of {len(wanted)}")
-            if len(groups[matches[number]]) < stack.external:
+            if len(self._of_stack(stack, groups[matches[number]])) < stack.external:
+                if unreadable is not None:
+                    raise unreadable
                 raise MissingCompanion(f"image file (.ets) of a time point of stack {number + 1}")
         for orphan in range(len(groups)):
             if orphan not in matches.values():
                 self.findings.append("an image file (.ets) belongs to no stack of the slide: left out")
         if unreadable is not None:
             self.findings.append("an image file (.ets) that cannot be read belongs to no stack: left out")
-        return [(stack, groups[matches[number]]) for number, stack in enumerate(wanted)]
+        pairs = []
+        for number, stack in enumerate(wanted):
+            files = self._of_stack(stack, groups[matches[number]])
+            if len(files) < len(groups[matches[number]]):
+                self.findings.append("image files (.ets) of a stack that the slide does not count: left out")
+            pairs.append((stack, files))
+        return pairs
+
+    @staticmethod
+    def _of_stack(stack: Stack, files: list[EtsFile]) -> list[EtsFile]:
+        """Those that the stack counts, of those in its folder: the ones that fit it best."""
+        ranked = sorted(files, key=lambda ets: (not _fits(stack, ets, True), not _fits(stack, ets, False)))
+        chosen = ranked[: stack.external]
+        return [ets for ets in files if ets in chosen]
 
     def _scenes(self, stack: Stack, files: list[EtsFile], axes: Axes, first: int) -> list[Scene]:
         """One for each time point."""
@@ -240,16 +256,18 @@ class _Opening:
         return tuple(found)
 
 
-def matched(wanted: Sequence[Stack], files: Sequence[EtsFile]) -> dict[int, int]:
-    """Numbers of stacks to numbers of files: first those that fit exactly, in order, then
+def matched(wanted: Sequence[Stack], groups: Sequence[Sequence[EtsFile]]) -> dict[int, int]:
+    """Numbers of stacks to numbers of groups of files: first those that fit exactly, in order, then
     those whose outer tiles may be missing, the smallest stack first."""
     matches: dict[int, int] = {}
     for exactly in (True, False):
-        for number, ets in enumerate(files):
+        for number, files in enumerate(groups):
             if number in matches.values():
                 continue
             fitting = [
-                at for at, stack in enumerate(wanted) if at not in matches and _fits(stack, ets, exactly)
+                at
+                for at, stack in enumerate(wanted)
+                if at not in matches and any(_fits(stack, ets, exactly) for ets in files)
             ]
             if fitting:
                 at = fitting[0] if exactly else min(fitting, key=lambda n: wanted[n].rows * wanted[n].columns)

@@ -20,7 +20,7 @@ from converters.readers.olympus_vsi import OlympusVsiReader
 from converters.slide import Illumination, Level, PixelTiles, PixelType, Role, Slide, TileMap
 from tests.support.make_slide import picture
 from tests.support.require import require_data
-from tests.support.slides.olympus_stacks import CY5, DAPI, FITC, DrawnStack, chunks
+from tests.support.slides.olympus_stacks import CY5, DAPI, FITC, DrawnStack, chunks, write_ets
 from tests.support.slides.olympus_tags import integer, text, volume, volumes
 from tests.support.slides.olympus_vsi import (
     FLUORESCENCE,
@@ -284,6 +284,21 @@ def test_time_points_in_one_file_or_in_many_become_scenes(tmp_path: Path) -> Non
             ]
             for time, scene in enumerate(slide.scenes):
                 assert np.array_equal(joined(scene.levels[0]), form.pixels(0, 0, time))
+
+
+def test_more_files_in_a_stacks_folder_than_it_counts_are_left_out(tmp_path: Path) -> None:
+    """As cellSens 4.1 leaves them, before and after the one that is shown."""
+    path = write_olympus_vsi(tmp_path, (LABEL, DrawnStack()))
+    folder = tmp_path / "_olympus_" / "stack10002"
+    (folder / "frame_t_0.ets").rename(folder / "frame_t_1.ets")
+    write_ets(folder / "frame_t_0.ets", DrawnStack(rows=2000, columns=300, levels=1))
+    write_ets(folder / "frame_t_2.ets", DrawnStack(rows=300, columns=300, levels=1))
+    with opened(path) as slide:
+        assert [(scene.levels[0].rows, scene.levels[0].columns) for scene in slide.scenes] == [(900, 1100)]
+        assert slide.scenes[0].label == "20x_01"
+        assert slide.findings == ("image files (.ets) of a stack that the slide does not count: left out",)
+    with opened(write_olympus_vsi(tmp_path / "alone", (LABEL, DrawnStack()))) as alone, opened(path) as slide:
+        assert np.array_equal(joined(slide.scenes[0].levels[0]), joined(alone.scenes[0].levels[0]))
 
 
 def test_a_file_that_no_stack_describes_is_told_and_left_out(tmp_path: Path) -> None:
