@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archive.part10.codestream import sniff
-from converters.errors import ConversionError, DamagedSlide, UnsupportedPixels
+from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression, UnsupportedPixels
 from converters.readers.czi_metadata import CziMetadata, read_metadata_xml
 from converters.readers.czi_pixels import COMPRESSIONS, lossy_methods
 from converters.readers.czi_scenes import Samples, float_mappings, parts, whole_image
@@ -23,7 +23,8 @@ MAX_TIMES = 1_000_000
 
 
 def associated_images(czi: Czi) -> tuple[Sequence[AssociatedImage], tuple[str, ...]]:
-    """The images, and findings. Raises DamagedSlide, UnsupportedPixels."""
+    """The images, and findings: a slide is not refused for an image of a kind that is not
+    read. Raises DamagedSlide."""
     found: list[AssociatedImage] = []
     findings: list[str] = []
     for name, role in ROLES.items():
@@ -34,7 +35,10 @@ def associated_images(czi: Czi) -> tuple[Sequence[AssociatedImage], tuple[str, .
         if kind in ("JPG", "JPEG"):
             found.append(_jpeg(attachment, role))
         elif kind in ("CZI", "ZISRAW"):
-            found.append(_czi(attachment, role))
+            try:
+                found.append(_czi(attachment, role))
+            except (UnsupportedCompression, UnsupportedPixels) as refusal:
+                findings.append(f"the {role.value.lower()} image is left out: {refusal}")
         else:
             findings.append(f"the {role.value.lower()} image is of a kind that is not read: left out")
     if czi.attachment("Prescan") is not None:

@@ -2,6 +2,7 @@
 """The CZI reader: pixels as ZEISS's own library composes them, and all that the file says."""
 
 import io
+import struct
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -280,6 +281,19 @@ def test_a_whole_slide_says_all_it_says(tmp_path: Path) -> None:
         assert scan.acquired == datetime(2024, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
         path = slide.scenes[0].optical_paths[0]
         assert (path.objective_power, path.numerical_aperture, path.exposure_ms) == (20, 0.8, 0.2)
+
+
+def test_a_slide_is_not_refused_for_a_label_of_another_kind(tmp_path: Path) -> None:
+    label, whole = CziWriter(), CziWriter()
+    label.add(made.drawn(90, 80), 0, 0, C=0)
+    whole.add(made.drawn(64, 80), 0, 0, C=0)
+    data = label.to_bytes(metadata_xml())
+    unknown = struct.pack("<2si", b"DV", 3), struct.pack("<2si", b"DV", 9)  # 32-bit float colours
+    assert unknown[0] in data
+    whole.attach("Label", "CZI", data.replace(*unknown))
+    with open_slide(whole.save(tmp_path / "slide.czi", metadata_xml())) as slide:
+        assert slide.associated == ()
+        assert [text for text in slide.findings if text.startswith("the label image is left out")]
 
 
 def test_label_preview_and_thumbnail_are_attachments(tmp_path: Path) -> None:
