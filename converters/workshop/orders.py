@@ -11,8 +11,8 @@ from converters.errors import DamagedSlide
 
 _COUNT = struct.Struct("<I")
 _SHAPE = struct.Struct("<III")
-NOTHING, FRAME = -1, -2
-"""In a quad: no tile there; the next frame among the request's byte strings."""
+NOTHING, FRAME, HALF = -1, -2, -3
+"""In a quad: no tile there; the next frame, or half, among the request's byte strings."""
 
 
 def pack_frames(frames: Sequence[bytes]) -> bytes:

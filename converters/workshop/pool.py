@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,10 +22,10 @@ from converters.isolation.parent import Child, ChildFailed, ChildKilled
 from converters.isolation.wire import Status, pack_request
 from converters.registry import claiming, open_slide
 from converters.slide import Level, Slide
-from converters.workshop.orders import FRAME, NOTHING, unpack_frames, unpack_image
+from converters.workshop.orders import FRAME, HALF, NOTHING, unpack_frames, unpack_image
 from converters.workshop.skeleton import unpack
 from converters.writer.coding import FrameCoding
-from converters.writer.tilework import Quad
+from converters.writer.tilework import Half, Quad
 
 WORKER = "converters.workshop.worker"
 BATCH_PIXELS = 1 << 21  # pixels of one request: enough to make its price small
@@ -179,9 +179,16 @@ class SlideBench:
                 yield self._work("frames", scene, level, coding, indexes=part), [], len(part)
                 at += size
 
-        return self._in_order(orders())
+        return chain.from_iterable(self._answers(orders()))
 
-    def shrunk(self, scene: int, level: int, quads: Iterable[Quad], coding: FrameCoding) -> Iterator[bytes]:
+    def shrunk(
+        self,
+        scene: int,
+        level: int,
+        quads: Iterable[Quad],
+        coding: FrameCoding,
+        halves: list[Half] | None = None,
+    ) -> Iterator[bytes]:
         most = max(1, _batch(self._level(scene, level)) // 4)
         waiting = iter(quads)
 
@@ -196,11 +203,18 @@ class SlideBench:
                     for tile in quad.tiles:
                         if isinstance(tile, bytes):
                             blobs.append(tile)
-                        tiles.append(NOTHING if tile is None else FRAME if isinstance(tile, bytes) else tile)
+                            tiles.append(HALF if isinstance(tile, Half) else FRAME)
+                        else:
+                            tiles.append(NOTHING if tile is None else tile)
                     named.append([tiles, quad.rows, quad.columns])
-                yield self._work("shrunk", scene, level, coding, quads=named), blobs, len(batch)
+                order = self._work("shrunk", scene, level, coding, quads=named, halves=halves is not None)
+                yield order, blobs, len(batch) if halves is None else 2 * len(batch)
 
-        return self._in_order(orders())
+        for made in self._answers(orders()):
+            if halves is not None:
+                halves += map(Half, made[len(made) // 2 :])
+                made = made[: len(made) // 2]
+            yield from made
 
     def image(self, number: int) -> NDArray[np.uint8]:
         image = self.slide.associated[number]
@@ -235,18 +249,18 @@ class SlideBench:
                 yield size
             size = min(2 * size, most)
 
-    def _in_order(self, orders: Iterable[tuple[dict[str, object], list[bytes], int]]) -> Iterator[bytes]:
-        """Frames of all requests, in order; two requests for each child are under way."""
+    def _answers(self, orders: Iterable[tuple[dict[str, object], list[bytes], int]]) -> Iterator[list[bytes]]:
+        """What each request gave, in order; two requests for each child are under way."""
         pending: deque[tuple[Future[bytes], int]] = deque()
         try:
             for order, blobs, count in orders:
                 pending.append((self._workshop.submit(order, blobs), count))
                 if len(pending) > 2 * self._workshop.limits.children:
                     future, expected = pending.popleft()
-                    yield from unpack_frames(future.result(), expected)
+                    yield unpack_frames(future.result(), expected)
             while pending:
                 future, expected = pending.popleft()
-                yield from unpack_frames(future.result(), expected)
+                yield unpack_frames(future.result(), expected)
         finally:
             for future, _ in pending:
                 future.cancel()

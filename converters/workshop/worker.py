@@ -19,10 +19,10 @@ from converters.isolation.child import run
 from converters.isolation.wire import Status
 from converters.registry import open_slide
 from converters.slide import Slide
-from converters.workshop.orders import FRAME, NOTHING, pack_frames, pack_image
+from converters.workshop.orders import FRAME, HALF, NOTHING, pack_frames, pack_image
 from converters.workshop.skeleton import pack
 from converters.writer.coding import FrameCoding
-from converters.writer.tilework import Quad, TileWork
+from converters.writer.tilework import Half, Quad, TileWork
 
 
 class _Open:
@@ -70,22 +70,25 @@ def perform(order: dict[str, Any], blobs: list[bytes]) -> bytes:
         case "frames":
             return pack_frames(list(work.frames(scene, level, order["indexes"], coding)))
         case "shrunk":
-            return pack_frames(list(work.shrunk(scene, level, _quads(order["quads"], blobs), coding)))
+            halves: list[Half] | None = [] if order["halves"] else None
+            made = list(work.shrunk(scene, level, _quads(order["quads"], blobs), coding, halves))
+            return pack_frames([*made, *(halves or ())])
         case "blank":
             return work.blank(scene, level, coding)
     raise ValueError("no such request")
 
 
 def _quads(orders: list[list[Any]], blobs: list[bytes]) -> list[Quad]:
-    frames = iter(blobs)
-    return [
-        Quad(
-            tuple(None if tile == NOTHING else next(frames) if tile == FRAME else tile for tile in tiles),
-            rows,
-            columns,
-        )
-        for tiles, rows, columns in orders
-    ]
+    waiting = iter(blobs)
+
+    def tile(number: int) -> int | bytes | None:
+        if number == NOTHING:
+            return None
+        if number == HALF:
+            return Half(next(waiting))
+        return next(waiting) if number == FRAME else number
+
+    return [Quad(tuple(map(tile, tiles)), rows, columns) for tiles, rows, columns in orders]
 
 
 def answer(order: dict[str, Any], blobs: list[bytes]) -> tuple[Status, bytes]:

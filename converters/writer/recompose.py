@@ -6,7 +6,7 @@ a conversion that was killed goes on with the level where it stopped.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -20,20 +20,23 @@ from converters.errors import DamagedSlide
 from converters.slide import Offsets
 from converters.writer.coding import FrameCoding
 from converters.writer.plan import PlannedLevel
-from converters.writer.tilework import Bench, Quad
+from converters.writer.tilework import Bench, Half, Quad
 
 PROGRESS_FRAMES = 64
+MOST_HALVES_BYTES = 64 << 20  # kept in memory, so that small levels are not decoded for the next
 
 
 @dataclass(frozen=True, eq=False)
 class Recomposed:
     """Frames of all tiles of a level, one after another in ``path``, which is the
     caller's to delete. A length of 0 is a tile that the scanner left out. ``blank`` is
-    what stands for it, at the end of the file; b"" where none is absent."""
+    what stands for it, at the end of the file; b"" where none is absent. ``halves`` of
+    all tiles, where they were kept."""
 
     path: Path
     lengths: Offsets
     blank: bytes
+    halves: Sequence[Half] = ()
 
     @property
     def absent(self) -> NDArray[np.bool_]:
@@ -75,9 +78,11 @@ def recompose(
     found = _found(path, done)
     if found is not None:
         return found
-    frames = (
-        _computed(planned, coding, bench, finer) if planned.computed else _decoded(planned, coding, bench)
-    )
+    halves: list[Half] | None = [] if _keeps_halves(planned, coding) else None
+    if planned.computed:
+        frames = _computed(planned, coding, bench, finer, halves)
+    else:
+        frames = _decoded(planned, coding, bench)
     lengths: list[int] = []
     partial = path.with_suffix(".part")
     try:
@@ -101,7 +106,16 @@ def recompose(
         raise DamagedSlide(f"level {planned.index} gave {len(lengths)} of {planned.number_of_tiles} tiles")
     partial.rename(path)
     done.write_text(json.dumps({"lengths": lengths, "blank": blank.hex()}), encoding="ascii")
-    return Recomposed(path, np.array(lengths, dtype=np.uint64), blank)
+    return Recomposed(path, np.array(lengths, dtype=np.uint64), blank, halves or ())
+
+
+def _keeps_halves(planned: PlannedLevel, coding: FrameCoding) -> bool:
+    """Not with loss: a level must be the same where the finer one is read from its file."""
+    level = planned.level
+    quarter = level.tile_rows * level.tile_columns // 4 * level.pixel_type.samples_per_pixel
+    size = planned.number_of_tiles * quarter * level.pixel_type.bits_allocated // 8
+    even = level.tile_rows % 2 == level.tile_columns % 2 == 0
+    return planned.computed and even and not coding.lossy_method and size <= MOST_HALVES_BYTES
 
 
 def _found(path: Path, done: Path) -> Recomposed | None:
@@ -122,7 +136,11 @@ def _decoded(planned: PlannedLevel, coding: FrameCoding, bench: Bench) -> Iterat
 
 
 def _computed(
-    planned: PlannedLevel, coding: FrameCoding, bench: Bench, finer: Recomposed | None
+    planned: PlannedLevel,
+    coding: FrameCoding,
+    bench: Bench,
+    finer: Recomposed | None,
+    halves: list[Half] | None,
 ) -> Iterator[bytes]:
     """From the finer level's frames where they are ours, else from the scanner's tiles."""
     level = planned.level
@@ -138,6 +156,8 @@ def _computed(
         index = (outer * down + row) * across + column
         if finer is None:
             return None if level.tiles.absent[index] else index
+        if finer.halves:
+            return finer.halves[index] or None
         return os.pread(fd, int(finer.lengths[index]), int(starts[index])) or None
 
     def quads() -> Iterator[Quad]:
@@ -153,7 +173,7 @@ def _computed(
             )
 
     try:
-        yield from bench.shrunk(planned.scene.index, level.index, quads(), coding)
+        yield from bench.shrunk(planned.scene.index, level.index, quads(), coding, halves)
     finally:
         if fd >= 0:
             os.close(fd)

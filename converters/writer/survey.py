@@ -146,20 +146,26 @@ def _survey_ranges(level: Level, tiles: TileMap, fds: Mapping[int, int]) -> Surv
     present = np.flatnonzero(~tiles.absent)
     heads = Heads(level)
     first_read, unended, trimmed = FIRST_READ, 0, 0
+    place, ahead = (-1, 0), b""  # where what was read ahead lies
     pread = os.pread
     for index, offset, length, number in zip(
         present.tolist(), tiles.offsets[present].tolist(), lengths[present].tolist(),
         tiles.files[present].tolist(), strict=True,
     ):  # fmt: skip
         fd = fds[number]
-        head = pread(fd, min(first_read, length), offset)
+        if place == (number, offset):
+            head = ahead[:length]
+        else:
+            head = pread(fd, min(first_read, length), offset)
         kind_id = heads.find(head)
         if kind_id is None:
             kind_id, end = _learn(heads, fd, offset, length, index)
             first_read = max(first_read, end)
         if kind_id:
             kind_ids[index] = kind_id
-        if pread(fd, 2, offset + length - 2) != EOI:
+        ahead = pread(fd, 2 + first_read, offset + length - 2)  # the next tile mostly follows
+        place, end_bytes, ahead = (number, offset + length), ahead[:2], ahead[2:]
+        if end_bytes != EOI:
             true_length = _true_length(fd, offset, length)
             if true_length:
                 lengths[index] = true_length

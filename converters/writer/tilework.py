@@ -25,10 +25,15 @@ JPEG_UID, JPEG_2000_UID = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.91"
 MAX_TILE_PIXELS = 1 << 26
 
 
+class Half(bytes):
+    """Pixels of a tile at half its size, as :func:`halved` gives them, row by row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quad:
     """Four tiles of a level, row by row, that make one of the next coarser: each is an
-    index into the scanner's tiles, a frame of ours, or None where there is none.
+    index into the scanner's tiles, a frame of ours, or None where there is none; or all
+    that are there are halves already.
     ``rows`` and ``columns`` of the four together lie within the level."""
 
     tiles: tuple[int | bytes | None, ...]
@@ -43,9 +48,17 @@ class Bench(Protocol):
         """The tiles of these frame indexes, encoded, in order; b"" for one that the
         scanner left out. Raises DamagedSlide, UnsupportedCompression, UnsupportedPixels."""
 
-    def shrunk(self, scene: int, level: int, quads: Iterable[Quad], coding: FrameCoding) -> Iterator[bytes]:
+    def shrunk(
+        self,
+        scene: int,
+        level: int,
+        quads: Iterable[Quad],
+        coding: FrameCoding,
+        halves: list[Half] | None = None,
+    ) -> Iterator[bytes]:
         """The next coarser tiles, averaged by area, encoded; b"" where all four are
-        missing. ``level`` is the scanner's: it gives size, colours and numbered tiles."""
+        missing. ``level`` is the scanner's: it gives size, colours and numbered tiles.
+        ``halves``, where given, gets those of the new tiles, whose edges must be even."""
 
     def image(self, number: int) -> NDArray[np.uint8]:
         """Pixels of the slide's associated image of this number, from 0."""
@@ -79,9 +92,18 @@ class TileWork:
                 b"" if absent[index] else self._encode(scene, level, self.pixels(scene, level, index), coding)
             )
 
-    def shrunk(self, scene: int, level: int, quads: Iterable[Quad], coding: FrameCoding) -> Iterator[bytes]:
+    def shrunk(
+        self,
+        scene: int,
+        level: int,
+        quads: Iterable[Quad],
+        coding: FrameCoding,
+        halves: list[Half] | None = None,
+    ) -> Iterator[bytes]:
         for quad in quads:
             pixels = self._shrink(scene, level, quad, coding)
+            if halves is not None:
+                halves.append(Half() if pixels is None else Half(halved(pixels).tobytes()))
             yield b"" if pixels is None else self._encode(scene, level, pixels, coding)
 
     def image(self, number: int) -> NDArray[np.uint8]:
@@ -168,22 +190,40 @@ class TileWork:
         if all(tile is None for tile in quad.tiles):
             return None
         rows, columns = kept.tile_rows, kept.tile_columns
-        canvas = self._filled(scene, kept, 2 * rows, 2 * columns)
-        for place, tile in enumerate(quad.tiles):
-            if tile is None:
-                continue
-            if isinstance(tile, int):
-                pixels: NDArray[Any] = self.pixels(scene, level, tile)
-            else:
-                pixels = decode(
-                    tile, coding.transfer_syntax_uid, rows, columns, kept.pixel_type.samples_per_pixel,
-                    kept.pixel_type.bits_allocated, coding.photometric(kept.pixel_type.samples_per_pixel),
-                )  # fmt: skip
-            top, left = place // 2 * rows, place % 2 * columns
-            canvas[top : top + rows, left : left + columns] = pixels
-        small = halved(canvas[: quad.rows, : quad.columns])
+        if any(isinstance(tile, Half) for tile in quad.tiles):
+            canvas = self._filled(scene, kept, rows, columns)
+            for place, tile in enumerate(quad.tiles):
+                if tile is not None:
+                    part = canvas[_part(place, rows // 2, columns // 2)]
+                    part[...] = np.frombuffer(tile, canvas.dtype).reshape(part.shape)  # type: ignore[arg-type]
+            small = canvas[: (quad.rows + 1) // 2, : (quad.columns + 1) // 2]
+        else:
+            canvas = self._filled(scene, kept, 2 * rows, 2 * columns)
+            for place, tile in enumerate(quad.tiles):
+                if tile is not None:
+                    canvas[_part(place, rows, columns)] = self._tile(scene, level, tile, coding)
+            small = halved(canvas[: quad.rows, : quad.columns])
+        if small.shape[:2] == (rows, columns):
+            return small
         padding = ((0, rows - small.shape[0]), (0, columns - small.shape[1]), (0, 0))
         return np.pad(small, padding, mode="edge")
+
+    def _tile(self, scene: int, level: int, tile: int | bytes, coding: FrameCoding) -> NDArray[Any]:
+        """Of the scanner's, by its index, or of a frame of ours."""
+        if isinstance(tile, int):
+            return self.pixels(scene, level, tile)
+        kept = self._level(scene, level)
+        samples = kept.pixel_type.samples_per_pixel
+        return decode(
+            tile, coding.transfer_syntax_uid, kept.tile_rows, kept.tile_columns, samples,
+            kept.pixel_type.bits_allocated, coding.photometric(samples),
+        )  # fmt: skip
+
+
+def _part(place: int, rows: int, columns: int) -> tuple[slice, slice]:
+    """Where one of four lies."""
+    top, left = place // 2 * rows, place % 2 * columns
+    return slice(top, top + rows), slice(left, left + columns)
 
 
 class _OpenSources(dict[int, int]):
@@ -219,11 +259,14 @@ def halved(pixels: NDArray[Any]) -> NDArray[Any]:
     """(rows, columns, samples) at half the size, rounded up: each pixel is the rounded
     mean of the (up to) four that it covers."""
     rows, columns = pixels.shape[:2]
-    even = np.pad(pixels, ((0, rows % 2), (0, columns % 2), (0, 0)), mode="edge")
-    wide = even[0::2].astype(np.uint32)
+    even = pixels
+    if rows % 2 or columns % 2:
+        even = np.pad(pixels, ((0, rows % 2), (0, columns % 2), (0, 0)), mode="edge")
+    wide: NDArray[Any] = even[0::2].astype(np.uint16 if pixels.dtype == np.uint8 else np.uint32)
     wide += even[1::2]
     sums = wide[:, 0::2] + wide[:, 1::2]
-    return ((sums + 2) >> 2).astype(pixels.dtype)
+    small: NDArray[Any] = ((sums + 2) >> 2).astype(pixels.dtype)
+    return small
 
 
 def decoded_tile(data: bytes, kind: Kind, level: Level) -> Pixels:
