@@ -122,9 +122,7 @@ def _keep(core: Core, series_id: int, data: bytes) -> None:
     core.index.write(commit)
 
 
-def original(
-    core: Core, series: str, *, principal: Principal, scope: Scope
-) -> list[tuple[str, ByteStream]]:
+def original(core: Core, series: str, *, principal: Principal, scope: Scope) -> list[tuple[str, ByteStream]]:
     """See ``Archive.original``."""
     core.check(principal, Action.READ_ORIGINAL)
     models = core.index.models

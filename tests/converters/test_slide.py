@@ -12,9 +12,7 @@ from converters.slide import Level, TileMap
 def level(rows: int, columns: int, paths: int = 1, planes: int = 1) -> Level:
     down, across = -(-rows // 10), -(-columns // 10)
     zeros = np.zeros(down * across * paths * planes, dtype=np.uint64)
-    return Level(
-        0, rows, columns, 10, 10, TileMap(zeros, zeros), optical_paths=paths, focal_planes=planes
-    )
+    return Level(0, rows, columns, 10, 10, TileMap(zeros, zeros), optical_paths=paths, focal_planes=planes)
 
 
 def test_frames_count_columns_then_rows_then_planes_then_paths() -> None:
