@@ -179,13 +179,19 @@ def companion_names(path: Path) -> Sequence[str]:
         parts = PurePosixPath(name).parts
         if not parts or ".." in parts or PurePosixPath(name).is_absolute() or "\\" in name or "\0" in name:
             raise DamagedSlide("the slide names a file outside of its folder")
-        try:
-            is_file = stat.S_ISREG((path.parent / name).lstat().st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            is_file = False
-        if not is_file:
+        inside = PurePosixPath(*parts).parents[:-1]  # links could lead anywhere
+        folders_are_real = all(_is(stat.S_ISDIR, path.parent / folder) for folder in inside)
+        if not (folders_are_real and _is(stat.S_ISREG, path.parent / name)):
             raise MissingCompanion(f"a {PurePosixPath(name).suffix or 'data'} file")
     return names
+
+
+def _is(kind: Callable[[int], bool], path: Path) -> bool:
+    """Whether this is there and of the kind, and no link."""
+    try:
+        return kind(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def is_dicom(path: Path) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archive.access import Principal
-from gateway.ingest.belonging import belongs_to_another, may_belong_to_another
+from gateway.ingest.belonging import arrived, belongs_to_another, may_belong_to_another
 from gateway.ingest.completeness import why_incomplete
 from gateway.ingest.listing import Tree
 from gateway.ingest.settling import Seen, Settling, shown
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A file that is quiet but incomplete is waited for that many times ``settle_s``; then it
-# is taken as it is, so that the reason is shown instead of nothing happening.
+# A file that is quiet but incomplete is waited for that many times ``settle_s``, in which
+# nothing of its slide arrived; then it is taken as it is, so that the reason is shown instead
+# of nothing happening.
 PATIENCE = 15
 _REPEAT_ERROR_S = 60.0
 
@@ -40,7 +41,8 @@ class _Watched:
     root: Path
     tree: Tree
     settling: Settling
-    incomplete: dict[str, int] = field(default_factory=dict)  # identity -> how often found so
+    incomplete: dict[str, tuple[tuple[int, int], int]] = field(default_factory=dict)
+    """Identity -> what had arrived of its slide, and how often it was found so."""
     complained: dict[str, float] = field(default_factory=dict)  # error -> when it was logged
 
 
@@ -85,15 +87,18 @@ class Watcher:
             missing = why_incomplete(path, self._settings.settle_s)
             if missing is None and may_belong_to_another(path):
                 missing = "the main file of its slide is not there yet"
+            there = arrived(path) if missing is not None else (0, 0)
         except FileNotFoundError:
             return False
         except OSError:
             missing = None  # the job fails with the reason, and shows it
-        patience = watched.incomplete.get(seen.identity, 0)
-        if missing is not None and patience < PATIENCE:
-            watched.incomplete[seen.identity] = patience + 1
-            watched.settling.put_back(seen, now)
-            return False
+        if missing is not None:
+            before, looks = watched.incomplete.get(seen.identity, (there, 0))
+            looks = looks if before == there else 0
+            if looks < PATIENCE:
+                watched.incomplete[seen.identity] = (there, looks + 1)
+                watched.settling.put_back(seen, now)
+                return False
         watched.incomplete.pop(seen.identity, None)
         job = IngestJob(
             path=str(watched.root / seen.path),

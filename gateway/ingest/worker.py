@@ -294,9 +294,9 @@ class Worker:
                 return "; the source changed meanwhile and was left"
             for one, _ in reversed(sources):  # the main file last: without it nobody knows the others
                 one.unlink()
-                if one.parent != path.parent:
+                for folder in one.relative_to(path.parent).parents[:-1]:
                     with suppress(OSError):  # it holds something else
-                        one.parent.rmdir()
+                        (path.parent / folder).rmdir()
         except OSError as error:
             log.warning("%s could not be deleted: %s", hashed(task.name), os.strerror(error.errno or 0))
             return "; the source could not be deleted"

@@ -19,6 +19,9 @@ from gateway.settings import WatchSettings, WorkerSettings
 from tests.support.archives import ASK
 from tests.support.instances import make_instance
 from tests.support.make_slide import make_svs
+from tests.support.slides.mrxs import write_mrxs
+from tests.support.slides.olympus_vsi import write_brightfield
+from tests.support.slides.ome_tiff import write_ome_files
 
 SECRET = bytes(range(32))
 
@@ -334,3 +337,57 @@ def test_watcher_and_worker_run_until_they_are_told_to_stop(archive: Archive, fo
         thread.join(20)
         assert not thread.is_alive()
     assert instances(archive) == 1
+
+
+def test_a_slide_is_waited_for_as_long_as_its_other_files_arrive(archive: Archive, folder: Path) -> None:
+    main = write_mrxs(folder)
+    last = folder / "scan" / "Data0001.dat"
+    kept = last.read_bytes()
+    last.unlink()
+    clock = Clock(archive, folder)
+    for size_bytes in range(2 * PATIENCE):
+        (folder / "scan" / "Data0001.dat.copying").write_bytes(bytes(size_bytes))
+        assert clock.looks(1) == 0
+    (folder / "scan" / "Data0001.dat.copying").unlink()
+    last.write_bytes(kept)
+    for file in (main, *(folder / "scan").iterdir()):
+        os.utime(file, (1, 1))
+    assert clock.looks(4) == 1
+    run_jobs(archive)
+    assert instances(archive) > 0
+    assert archive.quarantined(**ASK) == []
+
+
+def test_files_of_a_slide_that_come_before_its_main_file_are_no_slides(
+    archive: Archive, folder: Path
+) -> None:
+    main = write_mrxs(folder)
+    kept = main.read_bytes()
+    main.unlink()
+    clock = Clock(archive, folder)
+    assert clock.looks(PATIENCE // 2) == 0
+    main.write_bytes(kept)
+    for file in (main, *(folder / "scan").iterdir()):
+        os.utime(file, (1, 1))
+    assert clock.looks(4) == 1
+    run_jobs(archive)
+    assert archive.quarantined(**ASK) == []
+
+
+def test_files_that_name_each_other_are_taken_as_one_slide(archive: Archive, folder: Path) -> None:
+    write_ome_files(folder)
+    for file in folder.iterdir():
+        os.utime(file, (1, 1))
+    assert Clock(archive, folder).looks(4) == 1
+    run_jobs(archive)
+    assert instances(archive) > 0
+
+
+def test_of_a_slide_that_was_stored_no_folder_stays(archive: Archive, folder: Path) -> None:
+    write_brightfield(folder)
+    for file in folder.rglob("*"):
+        os.utime(file, (1, 1))
+    Clock(archive, folder, delete_source=True).looks(4)
+    run_jobs(archive)
+    assert instances(archive) > 0
+    assert list(folder.iterdir()) == []
