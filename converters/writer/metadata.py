@@ -33,6 +33,7 @@ _KNOWN = frozenset(
         "overview", "frame_of_reference_uid", "dimension_organization_uids", "contributing_equipment",
     }
 )  # fmt: skip
+SMALLEST_PIXEL_MM, LARGEST_PIXEL_MM = 1e-5, 0.1  # 0.01 to 100 µm
 _SEX = {"male": "M", "female": "F", "other": "O", "m": "M", "f": "F", "o": "O"}
 Json = Mapping[str, Any]
 
@@ -222,8 +223,13 @@ def _spacing(source: Json) -> tuple[float, float] | None:
         return None
     values = [given, given] if isinstance(given, (int, float)) else given
     good = isinstance(values, Sequence) and len(values) == 2
-    if not good or not all(isinstance(value, (int, float)) and 1e-6 < value < 1 for value in values):
-        raise BadMetadata("pixel_spacing_mm is not two numbers in millimetres")
+    if not good or not all(
+        isinstance(value, (int, float)) and SMALLEST_PIXEL_MM <= value <= LARGEST_PIXEL_MM for value in values
+    ):
+        raise BadMetadata(
+            "pixel_spacing_mm is not two numbers of millimetres that a microscope's pixels can have: "
+            "0.5 micrometres are 0.0005"
+        )
     return float(values[0]), float(values[1])
 
 

@@ -29,7 +29,7 @@ def command(given: Given, as_json: bool, paths: tuple[Path, ...], metadata: Path
 
     Example: coverslip ingest --data ./data slide.svs /export/dicom
     """
-    from archive.values import Sender
+    from archive.values import Outcome, Sender
     from converters.convert import metadata_file
     from gateway import compose
     from gateway.ingest.pipeline import ingest_path
@@ -62,6 +62,12 @@ def command(given: Given, as_json: bool, paths: tuple[Path, ...], metadata: Path
                 outcomes = sorted({str(one.outcome) for one in stored})
                 if not as_json:
                     click.echo(f"{path}: {len(stored)} instances {', '.join(outcomes)}")
+                if known is not None and outcomes == [str(Outcome.ALREADY)]:
+                    click.echo(
+                        f"coverslip: {path}: stored already: the metadata was not applied; see `coverslip "
+                        "correct`, or delete it first",
+                        err=True,
+                    )
                 report.append(
                     {
                         "path": str(path),

@@ -131,6 +131,7 @@ def test_what_wsidicom_writes_is_read(tmp_path: Path) -> None:
         ('{"study": {"accession_number": "12345678901234567"}}', "longer than 16"),
         ('{"pixel_spacing_mm": 250}', "pixel_spacing_mm"),
         ('{"pixel_spacing_mm": [0.1]}', "pixel_spacing_mm"),
+        ('{"pixel_spacing_mm": [0.5, 0.5]}', "0.5 micrometres are 0.0005"),
         ('{"slide": {"samples": [{"identifier": "a", "steps": [{"action": "magic"}]}]}}', "unknown action"),
     ],
 )  # fmt: skip

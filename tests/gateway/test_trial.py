@@ -90,3 +90,13 @@ def test_a_slide_is_found_by_the_name_of_its_file(tmp_path: Path) -> None:
     assert slide.file_name == "Meier Block B2.svs"
     assert archive.slides(text="nobody", **ASK) == []
     archive.close()
+
+
+def test_metadata_for_a_slide_that_is_stored_already_is_not_dropped_in_silence(tmp_path: Path) -> None:
+    slide, known = make_svs(tmp_path / "a.svs", rows=300, columns=300), tmp_path / "known.json"
+    known.write_text('{"patient": {"name": "Doe^Jane", "identifier": "4711"}}')
+    options = ("--data", str(tmp_path / "data"), "--metadata", str(known))
+    first = coverslip("ingest", *options, str(slide))
+    again = coverslip("ingest", *options, str(slide))
+    assert "not applied" not in first.stderr
+    assert "stored already: the metadata was not applied" in again.stderr
