@@ -86,7 +86,7 @@ def source_digest(slide: Slide) -> bytes:
     if len(digests) == 1:
         return digests[0][2]
     lines = sorted(f"{name}\0{size}\0{digest.hex()}\n" for name, size, digest in digests)
-    return hashlib.sha256("".join(lines).encode()).digest()
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).digest()
 
 
 def _sha256(path: Path) -> bytes:
@@ -154,8 +154,9 @@ def _convert(
             ours = {one.index for one in planned if not one.copied}
             target.write(made(sorted(known - ours), NONE_EARLY))
         instances = made(options.levels, making.result() if making else NONE_EARLY)
+        written = target.write(instances)
+        verified = verify_files(slide, instances, written, bench) if options.verify else 0
         files = target.finish(instances)
-        verified = verify_files(slide, instances, files, bench) if options.verify else 0
         findings = [*slide.findings, *(text for found in look.surveys.values() for text in found.findings)]
         if options.dual_tiff:
             findings += _not_tiff(instances)

@@ -89,9 +89,9 @@ class PartialFolder:
         self._done = self._total = 0
         self._partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
 
-    def write(self, instances: Sequence[DicomInstance]) -> None:
+    def write(self, instances: Sequence[DicomInstance]) -> list[Path]:
         """Write those that are not written yet; what is named by its number among others
-        of its kind must come with them."""
+        of its kind must come with them. Gives the file of each, where it is until the end."""
         new = [
             (instance, name)
             for instance, name in zip(instances, file_names(instances), strict=True)
@@ -113,6 +113,7 @@ class PartialFolder:
                 file.flush()
                 os.fsync(file.fileno())
             self._written.add(instance.sop_instance_uid)
+        return [self._partial / name for name in file_names(instances)]
 
     def finish(self, instances: Sequence[DicomInstance]) -> list[Path]:
         """Write the rest and give the folder its name; the file of each instance."""
@@ -179,6 +180,8 @@ def scratch_beside(folder: Path) -> Iterator[Path]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(descriptor), scratch.stat()):
+                raise BlockingIOError  # whoever had it removed it meanwhile
         except OSError:
             raise TargetExists(folder.name) from None
         for left in folder.parent.glob(f".{glob.escape(folder.name)}.partial-*"):

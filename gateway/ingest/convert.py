@@ -24,6 +24,7 @@ from converters.writer.born import DicomInstance, Look, born_instances, look_at
 from converters.writer.coding import DEFAULT_CODING, CodingChoice
 from converters.writer.metadata import Metadata
 from converters.writer.recompose import Recomposed
+from gateway.ingest.settling import shown
 
 _SCRATCH = "convert"
 _MADE = "made"
@@ -88,7 +89,8 @@ def new_slide(
         return NewBlob(source if isinstance(source, bytes) else adopt(source))
 
     slide = opened.slide
-    original = NewOriginal(digest, list(copies.values()), slide.format, slide.scan.description)
+    files = [(shown(name), staged) for name, staged in copies.values()]  # names as any database takes them
+    original = NewOriginal(digest, files, slide.format, slide.scan.description)
     instances = [
         NewInstance(
             one.sop_instance_uid, one.header, one.frame_table, [blob(source) for source in one.blobs],
@@ -131,6 +133,8 @@ def made_folder(spool: Path, digest: bytes) -> Iterator[Path]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(descriptor), folder.stat()):
+                raise BlockingIOError  # whoever had it removed it meanwhile
         except OSError:  # somebody else converts the same slide: not into one folder
             with scratch_folder(spool) as own:
                 yield own

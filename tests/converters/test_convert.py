@@ -14,6 +14,7 @@ import zxingcpp
 
 from archive.part10.frame_table import FrameTable
 from archive.part10.scan import scan_file
+from converters import verify
 from converters.convert import ConvertOptions, convert, inspect, source_digest
 from converters.errors import BadMetadata, DamagedSlide, TargetExists, VerificationFailed
 from converters.registry import open_slide
@@ -23,6 +24,7 @@ from converters.writer.metadata import Metadata
 from tests.support.converted import born, digest
 from tests.support.make_slide import make_svs, picture
 from tests.support.require import require_data
+from tests.support.slides.mrxs import write_mrxs
 from tests.support.slides.zeiss_czi import write_slide
 
 
@@ -112,6 +114,27 @@ def test_verify_finds_a_changed_byte_in_a_tile(slide: Path, tmp_path: Path, wher
         pytest.raises(VerificationFailed, match=r"level-0\.dcm: frame \d+ differs"),
     ):
         verify_files(again, made.instances, made.files)
+
+
+def test_what_does_not_verify_is_not_left(
+    slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(*_: object) -> int:
+        raise VerificationFailed("level-0.dcm: frame 1 differs from the scanner's tile")
+
+    monkeypatch.setattr(verify, "verify_files", changed)
+    with pytest.raises(VerificationFailed):
+        convert([slide], tmp_path / "out", ConvertOptions(verify=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_slide_of_several_files_may_have_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
+    main = write_mrxs(tmp_path)
+    odd = os.fsdecode(b"caf\xe9")
+    os.rename(tmp_path / "scan", tmp_path / odd)
+    (made,) = convert([main.rename(tmp_path / f"{odd}.mrxs")], tmp_path / "out", ConvertOptions(verify=True))
+    assert made.folder == tmp_path / "out" / odd
+    assert made.verified_tiles > 0
 
 
 def test_verify_finds_wrong_colours(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a file to stored instances."""
 
+import fcntl
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,13 @@ from archive.service import Archive
 from archive.values import Outcome
 from converters.errors import DamagedSlide, UnreadableSlide
 from gateway.ingest import pipeline
-from gateway.ingest.convert import scratch_folder, sweep_scratch
+from gateway.ingest.convert import made_folder, scratch_folder, sweep_scratch
 from gateway.ingest.pipeline import ingest_path, is_dicom
 from tests.support.archives import ASK, SENDER
 from tests.support.instances import make_instance
 from tests.support.make_slide import JPEG2000_YCBCR, make_svs
 from tests.support.require import require_data
+from tests.support.slides.mrxs import write_mrxs
 
 SECRET = bytes(range(32))
 
@@ -158,3 +161,32 @@ def test_scratch_of_a_process_that_is_gone_is_removed(tmp_path: Path) -> None:
         assert sweep_scratch(tmp_path) == 1
         assert mine.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slide_whose_name_is_no_utf_8_is_stored_under_a_name_for_people(
+    archive: Archive, tmp_path: Path
+) -> None:
+    main = write_mrxs(tmp_path)
+    odd = os.fsdecode(b"caf\xe9")
+    os.rename(tmp_path / "scan", tmp_path / odd)
+    main = main.rename(tmp_path / f"{odd}.mrxs")
+    stored = ingest_path(archive, main, secret=SECRET, sender=SENDER, **ASK)
+    names = [name for name, _ in archive.original(stored[0].series_instance_uid, **ASK)]
+    assert names[0] == r"caf\xe9.mrxs"
+    assert r"caf\xe9/Slidedat.ini" in names
+    again = ingest_path(archive, main, secret=SECRET, sender=SENDER, **ASK)
+    assert {one.sop_instance_uid for one in again} == {one.sop_instance_uid for one in stored}
+
+
+def test_a_folder_that_another_removed_is_not_made_things_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def too_late(descriptor: int, how: int) -> None:
+        shutil.rmtree(tmp_path / f"made-{bytes(16).hex()}")  # as the one does that had the lock
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", too_late)
+    with made_folder(tmp_path, bytes(32)) as folder:
+        assert folder.is_dir()
