@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from converters.errors import BadMetadata
+from converters.errors import BadMetadata, DamagedSlide
 from converters.inspection import (
     InspectedImage,
     InspectedLevel,
@@ -130,6 +130,7 @@ def _convert(
         opened = stack.enter_context(workshop.open(path))
         scratch = stack.enter_context(scratch_beside(folder))
         slide, bench = opened.slide, opened.bench
+        before = _states(slide)
         target = stack.enter_context(PartialFolder(folder, progress, dual_tiff=options.dual_tiff))
         # the look at every tile runs beside the digest, the levels that are missing beside both
         beside = stack.enter_context(ThreadPoolExecutor(2, "beside"))
@@ -156,12 +157,20 @@ def _convert(
         instances = made(options.levels, making.result() if making else NONE_EARLY)
         written = target.write(instances)
         verified = verify_files(slide, instances, written, bench) if options.verify else 0
+        if _states(slide) != before:
+            raise DamagedSlide("the slide's file changed while it was read")
         files = target.finish(instances)
         findings = [*slide.findings, *(text for found in look.surveys.values() for text in found.findings)]
         if options.dual_tiff:
             findings += _not_tiff(instances)
         again = what_is_made_again(slide, look.surveys, options.coding)
     return Converted(path, folder, tuple(files), tuple(instances), tuple(findings), verified, tuple(again))
+
+
+def _states(slide: Slide) -> list[tuple[int, int, int]]:
+    """Inode, size and time of each of a slide's files. Raises OSError."""
+    states = [source.path.stat() for source in slide.sources]
+    return [(state.st_ino, state.st_size, state.st_mtime_ns) for state in states]
 
 
 def _not_tiff(instances: Sequence[DicomInstance]) -> Iterator[str]:

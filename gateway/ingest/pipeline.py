@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from archive.access import Principal, Scope
+from archive.errors import SourceChanged
 from archive.part10.errors import NotPart10, Part10Error
 from archive.part10.meta import read_meta
 from archive.values import Sender, StagedFile, Stored
@@ -133,7 +134,8 @@ def _copied(
     and what can be made of a single file early beside its copying."""
     status = path.stat()
     names = [*companion_names(path), path.name]
-    sizes = {name: (path.parent / name).stat().st_size for name in names}
+    states = _states(path.parent, names)
+    sizes = {name: size for name, (_, size, _) in states.items()}
     whole, before = max(sum(sizes.values()), 1), 0
     copies: dict[Path, tuple[str, StagedFile]] = {}
     looked: list[tuple[Opened, Look, list[str]]] = []
@@ -156,8 +158,16 @@ def _copied(
             copies[target] = (name, staged)
             before += sizes[name]
         early = making.result() if making else NONE_EARLY
+    if _states(path.parent, names) != states:
+        raise SourceChanged("a file of the slide changed while others were copied")
     ((opened, found, again),) = looked
     return dict(reversed(copies.items())), opened, found, again, early
+
+
+def _states(folder: Path, names: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """Inode, size and time of each file. Raises OSError."""
+    states = {name: (folder / name).stat() for name in names}
+    return {name: (state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states.items()}
 
 
 def _early(path: Path, modified: float, folder: Path, converter: Converter) -> EarlyLevels:

@@ -148,6 +148,15 @@ def test_verify_finds_wrong_colours(tmp_path: Path) -> None:
         verify_files(slide, made.instances, made.files)
 
 
+def test_a_source_that_changes_while_it_is_converted_is_refused(slide: Path, tmp_path: Path) -> None:
+    def change(done: int, total: int) -> None:
+        os.utime(slide, (1, 1))
+
+    with pytest.raises(DamagedSlide, match="changed while"):
+        convert([slide], tmp_path / "out", progress=change)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_source_that_shrinks_while_it_is_read_is_noticed(slide: Path) -> None:
     instance = next(i for i in born(slide) if i.level == 0 and i.born)
     os.truncate(slide, slide.stat().st_size // 3)

@@ -190,3 +190,18 @@ def test_a_folder_that_another_removed_is_not_made_things_in(
     monkeypatch.setattr(fcntl, "flock", too_late)
     with made_folder(tmp_path, bytes(32)) as folder:
         assert folder.is_dir()
+
+
+def test_files_of_a_slide_that_change_while_others_are_copied_are_not_mixed(
+    archive: Archive, tmp_path: Path
+) -> None:
+    main = write_mrxs(tmp_path)
+    other = tmp_path / "scan" / "Slidedat.ini"
+
+    def change(share: float) -> None:
+        if share > 0.5:
+            os.utime(other, (1, 1))
+
+    with pytest.raises(SourceChanged):
+        ingest(archive, main, progress=change)
+    assert spool(tmp_path) == []
