@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Playwright
 
 from tests.support.make_slide import make_svs, picture, srgb_profile
 from tests.support.require import require_npm_package, require_tool
@@ -88,7 +88,7 @@ def profile_of_a_scanner() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory, driver: Playwright) -> Iterator[Site]:
     chromium = require_tool("chromium")
     viewer = require_npm_package("dicom-microscopy-viewer") / "dist" / "dynamic-import"
     client = require_npm_package("dicomweb-client") / "build"
@@ -108,10 +108,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         ]
         coverslip("ingest", *files, "--data", server.data)
         slides = {one["file_name"]: one for one in server.json("/api/slides?limit=100")["slides"]}
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-            yield Site(server, address, browser, slides)
-            browser.close()
+        browser = driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        yield Site(server, address, browser, slides)
+        browser.close()
     finally:
         server.stop()
         pages.shutdown()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pydicom
 import pytest
 from PIL import ImageCms
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect
 from pydicom.uid import generate_uid
 
 from tests.dicomweb.viewer.driving import COLUMNS, PATIENCE_MS, ROWS, Server, Slide
@@ -34,12 +34,11 @@ FLAGS = (
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def browser(driver: Playwright) -> Iterator[Browser]:
     program = require_tool("chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
-        yield started
-        started.close()
+    started = driver.chromium.launch(executable_path=program, args=list(FLAGS))
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")
