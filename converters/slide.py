@@ -195,9 +195,8 @@ Tiles = TileMap | GatherMap | PixelTiles
 class Level:
     """One resolution of a scene, as the scanner wrote it.
 
-    ``downsample`` is 1.0 for the finest level; ``resampled`` says that the scanner
-    computed it. ``container_rgb`` is what the file says of its colours (True RGB, False
-    YCbCr, None nothing): it decides for a JPEG without an Adobe or JFIF marker, and for
+    ``downsample`` is 1.0 for the finest level. ``container_rgb`` is what the file says of
+    its colours (True RGB, False YCbCr, None nothing): it decides for a JPEG without an Adobe or JFIF marker, and for
     JPEG 2000 without a component transformation. ``reference`` decodes the tile of a
     frame index the reader's own way, to prove by; None where its colours would not be
     RGB. ``earlier_losses`` are DICOM's method and the ratio of each lossy step before the
@@ -223,10 +222,6 @@ class Level:
     earlier_losses: tuple[tuple[str, float], ...] = ()
     absent_colour: Colour | None = None
     known: "Dataset | None" = None
-
-    @property
-    def resampled(self) -> bool:
-        return self.index > 0
 
     @property
     def tiles_down(self) -> int:
@@ -284,7 +279,7 @@ class OpticalPath:
 
     ``identifier`` is unique within the slide, ``description`` the channel's name.
     ``objective_power`` as the scanner says (AppMag). ``display_rgb`` is the colour that
-    the scanner's software shows the channel in.
+    the scanner's software shows the channel in: no header carries it yet.
     """
 
     identifier: str = "1"

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work on pixels, tile by tile: decode, encode, shrink. The one place where a conversion
-touches pixels; :class:`Bench` says what can be asked, :class:`TileWork` does it in this
-process, ``converters.workshop`` in child processes.
+"""Work on pixels, tile by tile: decode, encode, shrink. :class:`Bench` says what can be
+asked, :class:`TileWork` does it in this process, ``converters.workshop`` in children.
 """
 
 import os
