@@ -196,9 +196,9 @@ class Level:
     """One resolution of a scene, as the scanner wrote it.
 
     ``downsample`` is 1.0 for the finest level. ``container_rgb`` is what the file says of
-    its colours (True RGB, False YCbCr, None nothing): it decides for a JPEG without an Adobe or JFIF marker, and for
-    JPEG 2000 without a component transformation. ``reference`` decodes the tile of a
-    frame index the reader's own way, to prove by; None where its colours would not be
+    its colours (True RGB, False YCbCr, None nothing): it decides for a JPEG without an
+    Adobe or JFIF marker, and for JPEG 2000 without a component transformation. ``reference``
+    decodes the tile of a frame index the reader's own way, to prove by; None where its colours would not be
     RGB. ``earlier_losses`` are DICOM's method and the ratio of each lossy step before the
     present coding, oldest first. ``absent_colour`` fills tiles that the scanner left out;
     None is white, or black for fluorescence. ``known`` is what a received DICOM header says
