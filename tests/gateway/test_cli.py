@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from threading import Event
@@ -16,6 +17,7 @@ import pytest
 
 from converters.writer.metadata import read_metadata
 from gateway.cli.convert_cmd import command as convert_command
+from gateway.cli.main import coverslip
 from gateway.cli.paths import each
 from gateway.settings import ConvertSettings
 from tests.gateway.serving import run, serving
@@ -328,8 +330,25 @@ def test_the_page_on_converting_names_every_option_and_setting() -> None:
             assert any(name in page for name in parameter.opts), parameter.name
     for setting in fields(ConvertSettings):
         assert f"`convert.{setting.name}`" in page
-    for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", page):
-        assert option in {name for one in convert_command.params for name in one.opts}
+    for command, option in options_named(page):
+        assert option in options_of(command)
+
+
+def options_of(command: str) -> set[str]:
+    found = coverslip.get_command(click.Context(coverslip), command)
+    assert found is not None, command
+    return {name for one in found.params for name in one.opts}
+
+
+def options_named(page: str) -> Iterator[tuple[str, str]]:
+    """The options on a page, each with the command that it is given to; convert where none is."""
+    option = r"(?<![\w-])--[a-z][a-z-]+"
+    elsewhere = re.compile(r"`coverslip (?!convert)([a-z-]+)([^`]*)`")
+    for command, rest in elsewhere.findall(page):
+        for name in re.findall(option, rest):
+            yield command, name
+    for name in re.findall(option, elsewhere.sub("", page)):
+        yield "convert", name
 
 
 def test_the_metadata_on_the_page_are_of_the_form_that_is_read() -> None:
