@@ -421,6 +421,11 @@ class Archive:
         """What became of a file of a watched folder; None if it is new."""
         return work.watched(self._core, folder, identity)
 
+    def resolve_stored(self, digests: Sequence[bytes], *, principal: Principal, scope: Scope) -> int:
+        """Files of these SHA-256 were refused once and are stored now, as part of a slide
+        that is whole at last: their entries of the quarantine are resolved. Returns how many."""
+        return work.resolve_stored(self._core, digests, principal=principal, scope=scope)
+
     def note_watched(
         self, folder: str, identity: str, *, outcome: str, reason: str = "", digest: bytes | None = None
     ) -> None:

@@ -239,6 +239,30 @@ def resolve(core: Core, entry: int, *, reason: str, principal: Principal, scope:
     core.index.write(commit)
 
 
+def resolve_stored(core: Core, digests: Sequence[bytes], *, principal: Principal, scope: Scope) -> int:
+    """See ``Archive.resolve_stored``."""
+    core.check(principal, Action.STORE)
+    if not scope.is_everything:
+        return 0
+    model = core.index.models.Quarantine
+    # an entry with a UID is an instance that differs from the stored one: a person decides
+    same = model.digest.in_(list(digests)) & (model.sop_instance_uid == "") & model.resolved.is_null()
+    with core.index.read():
+        if not model.select().where(same).exists():
+            return 0
+
+    def commit() -> int:
+        rows = list(model.select().where(same))
+        for row in rows:
+            model.update(resolved=core.now_us()).where(model.id == row.id).execute()
+            release(core, "quarantine", row.id, core.clock())
+            detail: dict[str, object] = {"resolved": row.id, "reason": "the same file was stored later"}
+            core.add_audit(AuditRecord(APPLICATION_ACTIVITY, "D", principal, 0, detail=detail))
+        return len(rows)
+
+    return core.index.write(commit)
+
+
 def quarantined_bytes(
     core: Core, entry: int, *, principal: Principal, scope: Scope
 ) -> tuple[str, ByteStream]:

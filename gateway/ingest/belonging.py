@@ -6,15 +6,17 @@ there; the others lie beside it, and it names them. Of files that name each othe
 the first by name is the main one.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from converters.errors import ConversionError
+from converters.errors import ConversionError, MissingCompanion
 from converters.registry import companions
 from gateway.ingest.listing import companion_folders
+from gateway.ingest.pipeline import companion_names
 
 _MAIN_OF = {
     ".jpg": (".vms", ".vmu"),
@@ -89,3 +91,24 @@ def arrived(path: Path) -> tuple[int, int]:
             size_bytes += status.st_size
             newest_ns = max(newest_ns, status.st_mtime_ns)
     return size_bytes, newest_ns
+
+
+def state_of_others(path: Path) -> str:
+    """The other files of the slide of this main file, as a text that is the same while they
+    are unchanged; "" where it is a single file. Raises OSError."""
+    try:
+        names = companion_names(path)
+    except MissingCompanion:
+        return "incomplete"
+    except ConversionError:  # which they are cannot be told, perhaps because of one of them
+        ending = path.suffix.lower()
+        is_main = companion_folders(path.name) or any(ending in mains for mains in _MAIN_OF.values())
+        return "unknown" if is_main and not _is_alone(path) else ""
+    if not names:
+        return ""
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        status = (path.parent / name).lstat()
+        line = f"{name}\0{status.st_ino}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]

@@ -85,8 +85,27 @@ def ingest_file(
     metadata: Metadata | None = None,
 ) -> Ingested:
     """:func:`ingest_path`, and the digest of what was read. ``say`` is told what will be
-    encoded again, before it is."""
-    report = progress or _ignore
+    encoded again, before it is. Entries of the quarantine for any of its files are resolved."""
+    taken = _ingested(
+        archive, path, principal, scope, secret, sender, progress or _ignore, converter, say, metadata
+    )
+    digests = [digest for _, digest in taken.files]
+    archive.resolve_stored(digests, principal=principal, scope=scope)
+    return taken
+
+
+def _ingested(
+    archive: "Archive",
+    path: Path,
+    principal: Principal,
+    scope: Scope,
+    secret: bytes,
+    sender: Sender,
+    report: Callable[[float], None],
+    converter: Converter | None,
+    say: Callable[[str], None] | None,
+    metadata: Metadata | None,
+) -> Ingested:
     if is_dicom(path):
         whole = max(path.stat().st_size, 1)
         staged = archive.stage_copy(path, lambda copied: report(min(copied / whole, 1.0) * _COPIED))

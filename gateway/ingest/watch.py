@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archive.access import Principal
-from gateway.ingest.belonging import arrived, belongs_to_another, may_belong_to_another
+from gateway.ingest.belonging import (
+    arrived,
+    belongs_to_another,
+    may_belong_to_another,
+    state_of_others,
+)
 from gateway.ingest.completeness import why_incomplete
 from gateway.ingest.listing import Tree
 from gateway.ingest.settling import Seen, Settling, shown
-from gateway.ingest.worker import INGEST, IngestJob
+from gateway.ingest.worker import INGEST, IngestJob, with_others
 from gateway.logs import hashed
 from gateway.settings import WatchSettings
 
@@ -32,6 +37,9 @@ log = logging.getLogger(__name__)
 # of nothing happening.
 PATIENCE = 15
 _REPEAT_ERROR_S = 60.0
+# Slides of several files are looked at again, these many at each look: a file that was
+# missing, or damaged, may have come after the refusal.
+_AGAIN_PER_LOOK = 20
 
 
 @dataclass(slots=True)
@@ -43,6 +51,9 @@ class _Watched:
     settling: Settling
     incomplete: dict[str, tuple[tuple[int, int], int]] = field(default_factory=dict)
     """Identity -> what had arrived of its slide, and how often it was found so."""
+    sets: dict[str, tuple[Seen, str]] = field(default_factory=dict)
+    """By path, main files that were given to a job and not stored as far as we know, with the state
+    of their slide's other files then."""
     complained: dict[str, float] = field(default_factory=dict)  # error -> when it was logged
 
 
@@ -73,7 +84,30 @@ class Watcher:
             except Exception:  # a busy database, a vanished share: this file waits, others go on
                 log.exception("%s could not be taken yet", hashed(seen.path))
                 watched.settling.put_back(seen, now)
+        try:
+            self._look_at_sets(watched, now)
+        except Exception:  # the same: they are looked at again
+            log.exception("slides of several files could not be looked at")
         return made
+
+    def _look_at_sets(self, watched: _Watched, now: float) -> None:
+        """Slides whose other files are not as they were go back to those that settle."""
+        for _ in range(min(len(watched.sets), _AGAIN_PER_LOOK)):
+            name = next(iter(watched.sets))
+            seen, before = watched.sets[name] = watched.sets.pop(name)  # the last now
+            path = watched.root / seen.path
+            try:
+                is_same = path.lstat().st_mtime_ns == seen.mtime_ns
+                others = state_of_others(path) if is_same else ""
+            except FileNotFoundError:
+                is_same, others = False, ""
+            except OSError:
+                continue  # the share is away
+            if others == before and self._archive.watched(str(watched.root), seen.identity) is None:
+                continue
+            del watched.sets[name]
+            if is_same and others != before:
+                watched.settling.put_back(seen, now)
 
     def _take(self, watched: _Watched, seen: Seen, now: float) -> bool:
         """Make the job for a quiet file, unless it was dealt with or is not all there."""
@@ -100,16 +134,23 @@ class Watcher:
                 watched.settling.put_back(seen, now)
                 return False
         watched.incomplete.pop(seen.identity, None)
+        others = _state_of_others(path)
+        known_as = with_others(seen.identity, others)
+        if others:
+            watched.sets[seen.path] = (seen, others)
+            if self._archive.watched(folder, known_as) is not None:
+                return False
         job = IngestJob(
             path=str(watched.root / seen.path),
             name=shown(seen.path),
             folder=folder,
             identity=seen.identity,
             delete_source=self._settings.delete_source,
+            others=others,
         )
         scope = self._archive.policy.scope(self._principal)
         job_id = self._archive.enqueue(
-            INGEST, job.payload(), principal=self._principal, scope=scope, key=seen.identity
+            INGEST, job.payload(), principal=self._principal, scope=scope, key=known_as
         )
         log.info("job %d: %s of %d bytes", job_id, hashed(seen.path), seen.size_bytes)
         return True
@@ -120,6 +161,13 @@ class Watcher:
         if last is None or now - last >= _REPEAT_ERROR_S:
             watched.complained[error] = now
             log.error("watched folder %s", error)
+
+
+def _state_of_others(path: Path) -> str:
+    try:
+        return state_of_others(path)
+    except OSError:
+        return ""  # the job fails with the reason, and shows it
 
 
 def watch(

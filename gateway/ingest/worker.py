@@ -57,7 +57,8 @@ class IngestJob:
 
     ``name`` is what operators see (it may hold patient data: never logged). ``folder``
     and ``identity`` are the watcher's; empty for files that came another way, then a
-    file that changes meanwhile is tried again.
+    file that changes meanwhile is tried again. ``others``: the state of the other files of
+    its slide when the watcher saw it; a refusal holds for this state only.
     """
 
     path: str
@@ -65,6 +66,7 @@ class IngestJob:
     folder: str = ""
     identity: str = ""
     delete_source: bool = False
+    others: str = ""
 
     def payload(self) -> dict[str, object]:
         return asdict(self)
@@ -74,7 +76,7 @@ class IngestJob:
         """Raises ValueError when the payload has no path or values of other types."""
         known = {item.name: payload[item.name] for item in fields(cls) if item.name in payload}
         job = cls(**known)  # type: ignore[arg-type]
-        texts = (job.path, job.name, job.folder, job.identity)
+        texts = (job.path, job.name, job.folder, job.identity, job.others)
         if not job.path or not all(isinstance(text, str) for text in texts):
             raise ValueError("not the payload of an ingest job")
         return job
@@ -269,7 +271,8 @@ class Worker:
             self._quarantine(task, name, reason)
         log.warning("job %d: %s refused: %s", job.id, hashed(name), reason)
         if task.identity:
-            self._archive.note_watched(task.folder, task.identity, outcome=REFUSED, reason=reason)
+            known_as = with_others(task.identity, task.others)
+            self._archive.note_watched(task.folder, known_as, outcome=REFUSED, reason=reason)
         self._fail(job, reason)
 
     def _quarantine(self, task: IngestJob, name: str, reason: str) -> None:
@@ -339,6 +342,11 @@ class Worker:
         finally:
             ended.set()
             beating.join()
+
+
+def with_others(identity: str, others: str) -> str:
+    """What a refusal is remembered by: the file, and what there was of its slide beside it."""
+    return f"{identity} {others}" if others else identity
 
 
 def tallied(message: str, wrong: int) -> str:

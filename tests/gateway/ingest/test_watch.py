@@ -22,6 +22,7 @@ from tests.support.make_slide import make_svs
 from tests.support.slides.mrxs import write_mrxs
 from tests.support.slides.olympus_vsi import write_brightfield
 from tests.support.slides.ome_tiff import write_ome_files
+from tests.support.slides.vms import write_vms
 
 SECRET = bytes(range(32))
 
@@ -391,3 +392,77 @@ def test_of_a_slide_that_was_stored_no_folder_stays(archive: Archive, folder: Pa
     run_jobs(archive)
     assert instances(archive) > 0
     assert list(folder.iterdir()) == []
+
+
+def _refused_without(archive: Archive, folder: Path, absent: Path) -> tuple[Clock, bytes]:
+    """The watcher of a slide whose file ``absent`` did not come in time, and what it holds."""
+    kept = absent.read_bytes()
+    absent.unlink()
+    _make_old(folder)
+    clock = Clock(archive, folder)
+    assert clock.looks(2 * PATIENCE) >= 1
+    run_jobs(archive)
+    assert instances(archive) == 0
+    assert archive.quarantined(**ASK)
+    return clock, kept
+
+
+def _make_old(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        os.utime(file, (1, 1))
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("write", [write_vms, write_mrxs, write_brightfield, write_ome_files])
+def test_a_slide_refused_for_a_missing_file_is_taken_once_that_file_arrives(
+    archive: Archive, folder: Path, write: Callable[[Path], Path], is_restarted: bool
+) -> None:
+    main = write(folder)
+    absent = max(
+        (one for one in folder.rglob("*") if one.is_file() and one != main), key=lambda one: one.name
+    )
+    clock, kept = _refused_without(archive, folder, absent)
+    absent.write_bytes(kept)
+    _make_old(folder)
+    if is_restarted:
+        clock = Clock(archive, folder)
+    assert clock.looks(2 * PATIENCE) == 1
+    run_jobs(archive)
+    assert instances(archive) > 0
+    assert archive.quarantined(**ASK) == []
+    assert clock.looks(2 * PATIENCE) == 0
+
+
+def test_a_slide_of_which_a_file_stays_missing_is_not_tried_again(archive: Archive, folder: Path) -> None:
+    write_mrxs(folder)
+    clock, _ = _refused_without(archive, folder, folder / "scan" / "Data0001.dat")
+    assert clock.looks(3 * PATIENCE) == 0
+    assert Clock(archive, folder).looks(3 * PATIENCE) == 0
+
+
+def test_a_slide_refused_for_a_damaged_file_is_taken_once_a_good_one_replaces_it(
+    archive: Archive, folder: Path
+) -> None:
+    write_mrxs(folder)
+    damaged = folder / "scan" / "Slidedat.ini"
+    kept = damaged.read_bytes()
+    damaged.write_bytes(kept[: len(kept) // 3])
+    _make_old(folder)
+    clock = Clock(archive, folder)
+    assert clock.looks(2 * PATIENCE) == 1
+    run_jobs(archive)
+    assert instances(archive) == 0
+    damaged.write_bytes(kept)
+    os.utime(damaged, (2, 2))
+    assert clock.looks(5) == 1
+    run_jobs(archive)
+    assert instances(archive) > 0
+    assert archive.quarantined(**ASK) == []
+
+
+def test_the_entry_of_another_file_in_quarantine_stays(archive: Archive, folder: Path) -> None:
+    (folder / "notes.svs").write_bytes(b"this is no slide")
+    make_svs(folder / "slide.svs")
+    Clock(archive, folder).looks(5)
+    run_jobs(archive)
+    assert [kept.name for kept in archive.quarantined(**ASK)] == ["notes.svs"]
