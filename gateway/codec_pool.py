@@ -97,7 +97,13 @@ class CodecPool:
         return self._perform(order, [source.icc_profile, *(frame for _, _, frame in tiles)])
 
     def can_transcode(self, source: PixelDescription, transfer_syntax_uid: str) -> bool:
-        return can_transcode(source.transfer_syntax_uid, transfer_syntax_uid, source.bits_allocated)
+        return can_transcode(
+            source.transfer_syntax_uid,
+            transfer_syntax_uid,
+            source.bits_allocated,
+            pixel_representation=source.pixel_representation,
+            photometric=source.photometric_interpretation,
+        )
 
     # ---- life ----------------------------------------------------------------------
     def start(self) -> None:

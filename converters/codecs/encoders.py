@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 from converters.codecs.errors import CodecError, UnsupportedCodec
 from converters.codecs.transfer_syntax import (
     FAMILY,
+    HTJ2K,
     HTJ2K_LOSSLESS,
     HTJ2K_LOSSLESS_RPCL,
     JPEG2000,
     JPEG2000_LOSSLESS,
     JPEG_BASELINE,
+    JPEG_LOSSLESS,
+    JPEG_LOSSLESS_SV1,
     JPEG_LS_LOSSLESS,
+    JPEG_LS_NEAR_LOSSLESS,
+    JPEGXL,
     JPEGXL_LOSSLESS,
     LOSSLESS_ENCODERS,
     LOSSY_ENCODERS,
@@ -43,8 +48,8 @@ def encode(
     pad byte; unsigned bits stay bits when ``bits_stored`` is 1. JPEG Baseline becomes
     YBR_FULL_422 for colour, or RGB with an Adobe marker when ``photometric`` is "RGB";
     JPEG 2000 and HTJ2K use the component transform (YBR_RCT, YBR_ICT) unless it is
-    "RGB". ``quality`` (1 to 100) counts for the lossy two only. Raises
-    :class:`UnsupportedCodec` for other transfer syntaxes.
+    "RGB"; JPEG-LS, JPEG Lossless, JPEG XL and RLE hold RGB. ``quality`` (1 to 100) counts
+    for the lossy ones only. Raises :class:`UnsupportedCodec` for other transfer syntaxes.
     """
     if transfer_syntax_uid not in LOSSLESS_ENCODERS | LOSSY_ENCODERS:
         raise UnsupportedCodec(f"no encoder for transfer syntax {transfer_syntax_uid}")
@@ -100,10 +105,28 @@ def _encode(
                     tilepart=imagecodecs.HTJ2K.TILEPART.RESOLUTIONS if parts else None,
                 )
             )
+        case uid if uid == HTJ2K:
+            return bytes(
+                imagecodecs.htj2k_encode(
+                    pixels,
+                    level=htj2k_step(quality),
+                    reversible=False,
+                    rgb=transform and pixels.ndim == 3,
+                    resolutions=5,
+                )
+            )
+        case uid if uid in (JPEG_LOSSLESS, JPEG_LOSSLESS_SV1):
+            return _jpeg_lossless(pixels, bits)
         case uid if uid == JPEG_LS_LOSSLESS:
             return without_spiff(bytes(imagecodecs.jpegls_encode(pixels)))
+        case uid if uid == JPEG_LS_NEAR_LOSSLESS:
+            return without_spiff(bytes(imagecodecs.jpegls_encode(pixels, level=jpegls_near(quality))))
         case uid if uid == JPEGXL_LOSSLESS:
             return bytes(imagecodecs.jpegxl_encode(pixels, lossless=True, effort=3, numthreads=1))
+        case uid if uid == JPEGXL:
+            return bytes(
+                imagecodecs.jpegxl_encode(pixels, distance=jpegxl_distance(quality), effort=3, numthreads=1)
+            )
         case uid if uid == RLE_LOSSLESS:
             return _rle(pixels)
     raise UnsupportedCodec(f"no encoder for transfer syntax {transfer_syntax_uid}")
@@ -113,6 +136,22 @@ def j2k_psnr(quality: int) -> int:
     """The peak signal-to-noise ratio, in dB, that a quality of 1 to 100 stands for; from
     95 on 0: every bit plane is kept."""
     return 25 + quality // 4 if quality < 95 else 0
+
+
+def htj2k_step(quality: int) -> float:
+    """The base quantisation step, of values from 0 to 1, that a quality of 1 to 100 stands
+    for: 1/256 at 90."""
+    return float(2.0 ** -(2 + quality / 15))
+
+
+def jpegls_near(quality: int) -> int:
+    """How far a value may be from its own: 1 from a quality of 95 on, 2 at 90."""
+    return max(1, (100 - quality) // 5)
+
+
+def jpegxl_distance(quality: int) -> float:
+    """Butteraugli distance as libjxl's own tools count quality: 1 at 90."""
+    return max(0.1, 0.1 + (100 - quality) * 0.09)
 
 
 def resolutions(pixels: Pixels) -> int:
@@ -136,6 +175,19 @@ def _jpeg(pixels: Pixels, quality: int, inside: str, subsampling: str) -> bytes:
     return bytes(
         imagecodecs.jpeg8_encode(
             pixels, level=quality, colorspace="RGB", outcolorspace=inside, subsampling=subsampling
+        )
+    )
+
+
+def _jpeg_lossless(pixels: Pixels, bits: int | None) -> bytes:
+    """Process 14, selection value 1, which is what .57 allows and .70 demands."""
+    colour = pixels.ndim == 3
+    if colour and pixels.shape[2] != 3:
+        raise UnsupportedCodec("JPEG Lossless takes one or three samples per pixel")
+    kept = "RGB" if colour else None
+    return bytes(
+        imagecodecs.jpeg8_encode(
+            pixels, colorspace=kept, outcolorspace=kept, lossless=True, predictor=1, bitspersample=bits
         )
     )
 

@@ -62,6 +62,8 @@ LOSSLESS_ENCODERS = frozenset(
     {
         IMPLICIT_LE,
         EXPLICIT_LE,
+        JPEG_LOSSLESS,
+        JPEG_LOSSLESS_SV1,
         JPEG_LS_LOSSLESS,
         JPEG2000_LOSSLESS,
         HTJ2K_LOSSLESS,
@@ -72,24 +74,80 @@ LOSSLESS_ENCODERS = frozenset(
 )
 """What :func:`converters.codecs.encode` writes without loss."""
 
-LOSSY_ENCODERS = frozenset({JPEG_BASELINE, JPEG2000})
+LOSSY_ENCODERS = frozenset({JPEG_BASELINE, JPEG_LS_NEAR_LOSSLESS, JPEG2000, HTJ2K, JPEGXL})
+
+SAME_STREAM = frozenset(
+    {
+        (JPEG_LOSSLESS_SV1, JPEG_LOSSLESS),
+        (JPEG2000_LOSSLESS, JPEG2000),
+        (HTJ2K_LOSSLESS, HTJ2K),
+        (HTJ2K_LOSSLESS_RPCL, HTJ2K),
+        (HTJ2K_LOSSLESS_RPCL, HTJ2K_LOSSLESS),
+        (JPEGXL_LOSSLESS, JPEGXL),
+        (JPEGXL_RECOMPRESSION, JPEGXL),
+    }
+)
+"""Source and target where the target is the wider rule: the codestream stays as it is."""
+
+JPEG_REPACKED = frozenset(
+    {
+        (JPEG_BASELINE, JPEGXL_RECOMPRESSION),
+        (JPEG_BASELINE, JPEGXL),
+        (JPEGXL_RECOMPRESSION, JPEG_BASELINE),
+    }
+)
+"""Source and target that turn into each other bit for bit."""
+
+_UNSIGNED_ONLY = frozenset(
+    {
+        JPEG_BASELINE,
+        JPEG_LOSSLESS,
+        JPEG_LOSSLESS_SV1,
+        JPEG_LS_LOSSLESS,
+        JPEG_LS_NEAR_LOSSLESS,
+        JPEGXL_LOSSLESS,
+        JPEGXL,
+    }
+)
 
 
-def can_transcode(source: str, target: str, bits_allocated: int = 8) -> bool:
-    """Whether frames go from one transfer syntax to another without loss."""
-    if source == target:
+def is_lossless(source: str, target: str) -> bool:
+    """Whether :func:`can_transcode`'s way from one to the other keeps every pixel."""
+    pair = (source, target)
+    return source == target or target in LOSSLESS_ENCODERS or pair in SAME_STREAM | JPEG_REPACKED
+
+
+def can_transcode(
+    source: str,
+    target: str,
+    bits_allocated: int = 8,
+    *,
+    pixel_representation: int = 0,
+    photometric: str = "",
+) -> bool:
+    """Whether frames go from one transfer syntax to another: without loss, or to a lossy
+    syntax that is asked for by name. Palette indices and signed values are never made
+    lossy, and more than 8 bits have no JPEG Baseline."""
+    if source == target or (source, target) in SAME_STREAM | JPEG_REPACKED:
         return True
-    if {source, target} == {JPEG_BASELINE, JPEGXL_RECOMPRESSION}:
-        return True
-    if source not in FAMILY or target not in LOSSLESS_ENCODERS:
+    if source not in FAMILY or target not in LOSSLESS_ENCODERS | LOSSY_ENCODERS:
         return False
-    return bits_allocated in (8, 16) or FAMILY[source] is FAMILY[target] is Family.NATIVE
+    if bits_allocated not in (8, 16):
+        return FAMILY[source] is FAMILY[target] is Family.NATIVE
+    if target in LOSSY_ENCODERS and (pixel_representation or photometric == "PALETTE COLOR"):
+        return False
+    if target == JPEG_BASELINE and bits_allocated != 8:
+        return False
+    return not (pixel_representation and target in _UNSIGNED_ONLY)
 
 
 def photometric_after(photometric: str, target: str) -> str:
-    """Photometric Interpretation of a frame once it was transcoded to ``target``."""
+    """Photometric Interpretation of a frame once it was transcoded to ``target``, its
+    source being decoded for it (PS3.5 8.2, PS3.3 C.7.6.3.1.2)."""
     if not photometric.startswith("YBR") and photometric != "RGB":
         return photometric
     if target in (JPEG2000_LOSSLESS, HTJ2K_LOSSLESS, HTJ2K_LOSSLESS_RPCL):
         return "YBR_RCT"
+    if target in (JPEG2000, HTJ2K):
+        return "YBR_ICT"
     return "YBR_FULL_422" if target in (JPEG_BASELINE, JPEGXL_RECOMPRESSION) else "RGB"

@@ -87,11 +87,11 @@ def test_a_jpeg_goes_to_jpeg_xl_and_back_bit_for_bit(pool: CodecPool) -> None:
     assert pool.transcode(smaller, back, JPEG_BASELINE) == FRAME
 
 
-def test_what_would_lose_pixels_is_not_tried(pool: CodecPool) -> None:
-    native = replace(SOURCE, transfer_syntax_uid=EXPLICIT_LE)
-    assert not pool.can_transcode(native, JPEG_BASELINE)
+def test_what_a_codec_cannot_hold_is_not_tried(pool: CodecPool) -> None:
+    palette = replace(SOURCE, transfer_syntax_uid=EXPLICIT_LE, photometric_interpretation="PALETTE COLOR")
+    assert not pool.can_transcode(palette, JPEG_BASELINE)
     with pytest.raises(CannotTranscode):
-        pool.transcode(NATIVE, native, JPEG_BASELINE)
+        pool.transcode(NATIVE, palette, JPEG_BASELINE)
     with pytest.raises(CannotTranscode, match="image/tiff"):
         pool.render([(0, 0, FRAME)], SOURCE, Rendering(media_type="image/tiff"), (256, 256))
 

@@ -40,7 +40,13 @@ class DirectCodec:
         return render(list(tiles), form_of(source), view, canvas)
 
     def can_transcode(self, source: PixelDescription, transfer_syntax_uid: str) -> bool:
-        return can_transcode(source.transfer_syntax_uid, transfer_syntax_uid, source.bits_allocated)
+        return can_transcode(
+            source.transfer_syntax_uid,
+            transfer_syntax_uid,
+            source.bits_allocated,
+            pixel_representation=source.pixel_representation,
+            photometric=source.photometric_interpretation,
+        )
 
 
 def form_of(source: PixelDescription) -> FrameFormat:
