@@ -12,6 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,10 @@ class Stitch:
         self.across = -(-shape[1] // tile[1])
         self.count = -(-shape[0] // tile[0]) * self.across
         self.fill = np.array(fill, np.uint8)
+        self.blank: Bytes = np.empty((*tile, len(fill)), np.uint8)
+        self.blank[:] = self.fill
         self.images = ImageCache(decode)
+        self.covering = ImageCache(lambda number: with_cover(decode(number)))
         self._index, self._found = self._by_tile(shape)
 
     def _by_tile(self, shape: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
@@ -116,8 +120,7 @@ class Stitch:
         return float(self.pieces.rows).is_integer() and float(self.pieces.columns).is_integer()
 
     def _copied(self, chosen: NDArray[np.int32], x: NDArray[np.int64], y: NDArray[np.int64]) -> Bytes:
-        tile = np.empty((*self.tile, len(self.fill)), np.uint8)
-        tile[:] = self.fill
+        tile = self.blank.copy()
         for piece, left, top in zip(chosen.tolist(), x.tolist(), y.tolist(), strict=True):
             source = self._piece(piece)
             rows, columns = source.shape[:2]
@@ -139,8 +142,7 @@ class Stitch:
         samples = len(self.fill)
         tile = np.zeros((rows, columns, samples + 1), np.uint8)
         for piece, left, top in zip(chosen[::-1].tolist(), x[::-1].tolist(), y[::-1].tolist(), strict=True):
-            image = self.images.get(int(self.pieces.image[piece]))
-            source = np.concatenate((image, np.full((*image.shape[:2], 1), 255, np.uint8)), axis=2)
+            source = self.covering.get(int(self.pieces.image[piece]))
             height, width = math.ceil(self.pieces.rows), math.ceil(self.pieces.columns)
             if source.shape[:2] != (height, width):
                 start = self.pieces.source_x[piece], self.pieces.source_y[piece]
@@ -152,9 +154,24 @@ class Stitch:
                 continue
             moved = shifted(source, first_column - left, first_row - top, height, width)
             fill_up(tile[first_row : first_row + height, first_column : first_column + width], moved)
-        under = (255 - tile[..., samples:].astype(np.uint16)) * self.fill
-        result: Bytes = (tile[..., :samples] + ((under + 127) // 255)).astype(np.uint8)
+        result: Bytes = np.empty((rows, columns, samples), np.uint8)
+        full = tile[..., samples]
+        empty, thin = full == 0, (full > 0) & (full < 255)
+        for sample in range(samples):  # many times as fast as all at once
+            result[..., sample] = tile[..., sample]
+            np.copyto(result[..., sample], self.fill[sample], where=empty)
+        if thin.any():
+            under = (255 - tile[thin, samples:].astype(np.uint16)) * self.fill
+            result[thin] = (result[thin] + ((under + 127) // 255)).astype(np.uint8)
         return result
+
+
+def with_cover(image: Bytes) -> Bytes:
+    """An image with one sample more: how full each pixel is, here wholly."""
+    result: Bytes = np.full((*image.shape[:2], image.shape[2] + 1), 255, np.uint8)
+    for sample in range(image.shape[2]):
+        result[..., sample] = image[..., sample]
+    return result
 
 
 def _whole(at: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -165,29 +182,56 @@ def _whole(at: NDArray[np.float64]) -> NDArray[np.bool_]:
 def shifted(source: Bytes, x: float, y: float, rows: int, columns: int) -> Bytes:
     """``rows`` x ``columns`` pixels of ``source`` from (x, y) on, between pixels
     interpolated; outside of it all is 0."""
-    whole = _whole(np.array((x, y)))
-    if whole.all():
-        x, y = float(np.rint(x)), float(np.rint(y))
+    if all(round(at * FIXED) % FIXED == 0 for at in (x, y)):
+        x, y = float(round(x)), float(round(y))
     left, top = math.floor(x), math.floor(y)
     part_x, part_y = (int((at - math.floor(at)) * STEPS) for at in (x, y))
-    around = np.zeros((rows + 1, columns + 1, source.shape[2]), np.uint8)
-    inner = source[max(0, top) : max(0, top + rows + 1), max(0, left) : max(0, left + columns + 1)]
-    at_row, at_column = max(0, -top), max(0, -left)
-    around[at_row : at_row + inner.shape[0], at_column : at_column + inner.shape[1]] = inner
+    if min(left, top) >= 0 and top + rows < source.shape[0] and left + columns < source.shape[1]:
+        around = source[top : top + rows + 1, left : left + columns + 1]
+    else:
+        around = np.zeros((rows + 1, columns + 1, source.shape[2]), np.uint8)
+        inner = source[max(0, top) : max(0, top + rows + 1), max(0, left) : max(0, left + columns + 1)]
+        at_row, at_column = max(0, -top), max(0, -left)
+        around[at_row : at_row + inner.shape[0], at_column : at_column + inner.shape[1]] = inner
     if not part_x and not part_y:
         return around[:-1, :-1]
-    wide = around.astype(np.uint32)
-    both = 4 * part_x * part_y
-    weights = (65536 - 512 * (part_x + part_y) + both, 512 * part_x - both, 512 * part_y - both, both)
-    sums = weights[0] * wide[:-1, :-1] + weights[1] * wide[:-1, 1:]
-    sums += weights[2] * wide[1:, :-1] + weights[3] * wide[1:, 1:]
-    result: Bytes = (sums >> 16).astype(np.uint8)
+    wide = around.astype(np.uint16)  # 128 x 255 fits: only both ways need more
+    if not part_x:
+        return _blended(wide[:-1, :-1], wide[1:, :-1], part_y, 7)
+    if not part_y:
+        return _blended(wide[:-1, :-1], wide[:-1, 1:], part_x, 7)
+    lines = wide[:, :-1] * np.uint16(STEPS - part_x)
+    lines += wide[:, 1:] * np.uint16(part_x)
+    deep = lines.astype(np.uint32)
+    return _blended(deep[:-1], deep[1:], part_y, 14)
+
+
+def _blended(one: NDArray[Any], other: NDArray[Any], part: int, shift: int) -> Bytes:
+    kind = one.dtype.type
+    sums = one * kind(STEPS - part)
+    sums += other * kind(part)
+    sums >>= kind(shift)
+    result: Bytes = sums.astype(np.uint8)
     return result
 
 
 def fill_up(under: Bytes, source: Bytes) -> None:
     """Add ``source`` to ``under``, in place, as far as each pixel is not full yet. The last
     sample is how full, the others are already multiplied by it."""
+    cover = under[..., -1]
+    empty = cover == 0
+    if empty.all():
+        under[:] = source
+        return
+    seam = ~empty & (cover < 255)
+    if seam.any():
+        under[seam] = _added(under[seam], source[seam])
+    pixel = {2: np.uint16, 4: np.uint32}[under.shape[2]]  # whole pixels at once
+    np.copyto(under.view(pixel)[..., 0], source.view(pixel)[..., 0], where=empty)
+
+
+def _added(under: Bytes, source: Bytes) -> Bytes:
+    """:func:`fill_up` for (pixels, samples) that are full in part."""
     room = 255 - under[..., -1:].astype(np.uint32)
     cover = source[..., -1:].astype(np.uint32)
     more = cover > room
@@ -195,4 +239,5 @@ def fill_up(under: Bytes, source: Bytes) -> None:
         share = np.where(more, (room * 255 + cover // 2) // np.maximum(cover, 1), 255)
         scaled = source * share + 128
         source = (((scaled >> 8) + scaled) >> 8).astype(np.uint8)
-    under[:] = np.minimum(under.astype(np.uint16) + source, 255).astype(np.uint8)
+    result: Bytes = np.minimum(under.astype(np.uint16) + source, 255).astype(np.uint8)
+    return result
