@@ -172,9 +172,24 @@ class PixelDescription:
     icc_profile: bytes = b""
 
 
+class Fit(StrEnum):
+    """What the rows and columns of a rendering mean."""
+
+    SHRINK = "shrink"  # bounds; nothing is enlarged
+    CONTAIN = "contain"  # bounds, filled as far as the aspect allows
+    EXACT = "exact"  # the size itself, whatever becomes of the aspect
+
+
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """How to show pixels: PS3.18 8.3.5. ``rows`` and ``columns`` bound the result."""
+    """How to show pixels: PS3.18 8.3.5, and what viewers of slides need beyond it.
+
+    ``region`` is (row, column, rows, columns) of the source, in its pixels, within it.
+    After scaling the picture is flipped, then turned by ``rotation`` degrees clockwise
+    (0, 90, 180, 270). ``tone``: "colour", "grey" or "bitonal". ``optical_path`` is an
+    identifier ("" for all or the first), ``focal_plane`` counts from 1, the lowest (0
+    for the middle one).
+    """
 
     media_type: str = "image/jpeg"
     quality: int = 85
@@ -182,6 +197,50 @@ class Rendering:
     columns: int = 0
     icc_profile: str = "no"
     window: tuple[float, float, str] | None = None
+    region: tuple[float, float, float, float] | None = None
+    fit: Fit = Fit.SHRINK
+    flip_rows: bool = False
+    flip_columns: bool = False
+    rotation: int = 0
+    tone: str = "colour"
+    optical_path: str = ""
+    focal_plane: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One optical path of a picture: how many of its tiles, in order, are this path's;
+    the colour that stands for it (None: grey, and the only one); between which stored
+    values it is shown (None: the window of the rendering, or as they are)."""
+
+    tiles: int
+    colour: tuple[int, int, int] | None = None
+    limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PyramidLevel:
+    """One resolution of a slide: an instance, or the instances of a concatenation."""
+
+    sop_instance_uid: str  # of the first
+    rows: int  # of the total pixel matrix
+    columns: int
+    tile_rows: int
+    tile_columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pyramid:
+    """The levels of one image of a slide, finest first; they show the same rectangle.
+    ``etag`` changes with any of them."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    levels: tuple[PyramidLevel, ...]
+    imaged_volume_mm: tuple[float, float]  # height, width; 0 where it is not known
+    optical_paths: tuple[str, ...]
+    focal_planes: int
+    etag: str
 
 
 class FrameCodec(Protocol):
@@ -197,9 +256,16 @@ class FrameCodec(Protocol):
         source: PixelDescription,
         rendering: Rendering,
         canvas: tuple[int, int],
+        layers: Sequence[Layer] = (),
     ) -> bytes:
         """Tiles at (row, column) of a canvas of (rows, columns) pixels, decoded, put
-        together, scaled to fit and encoded as ``rendering.media_type``."""
+        together, scaled and encoded as ``rendering.media_type``. The rendering's source
+        is the canvas. Of several ``layers`` each has the next of the tiles."""
+
+    def value_limits(
+        self, tiles: Sequence[tuple[int, int, bytes]], source: PixelDescription, canvas: tuple[int, int]
+    ) -> tuple[float, float]:
+        """Between which stored values nearly all pixels of the tiles on the canvas lie."""
 
     def can_transcode(self, source: PixelDescription, transfer_syntax_uid: str) -> bool:
         """Whether :meth:`transcode` would try."""

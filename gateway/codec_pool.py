@@ -8,8 +8,10 @@ request and is mended by the next child.
 """
 
 import contextlib
+import math
 import os
 import queue
+import struct
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -18,10 +20,12 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from archive.errors import ArchiveError, Busy, CannotDecode, CannotTranscode
-from archive.values import PixelDescription, Rendering
+from archive.values import Fit, Layer, PixelDescription, Rendering
 from converters.codecs.transfer_syntax import can_transcode
 from converters.isolation.parent import START_SECONDS, Child, ChildFailed, ChildKilled
 from converters.isolation.wire import Status, pack_request
+
+_LIMITS = struct.Struct("<dd")
 
 
 @dataclass(slots=True)
@@ -79,22 +83,33 @@ class CodecPool:
         source: PixelDescription,
         rendering: Rendering,
         canvas: tuple[int, int],
+        layers: Sequence[Layer] = (),
     ) -> bytes:
         order = {
             "what": "render",
             "form": _form(source),
-            "view": {
-                "media_type": rendering.media_type,
-                "quality": rendering.quality,
-                "rows": rendering.rows,
-                "columns": rendering.columns,
-                "icc_profile": rendering.icc_profile,
-                "window": rendering.window,
-            },
+            "view": _view(rendering, layers),
             "places": [(row, column) for row, column, _ in tiles],
             "canvas": canvas,
         }
         return self._perform(order, [source.icc_profile, *(frame for _, _, frame in tiles)])
+
+    def value_limits(
+        self, tiles: Sequence[tuple[int, int, bytes]], source: PixelDescription, canvas: tuple[int, int]
+    ) -> tuple[float, float]:
+        order = {
+            "what": "limits",
+            "form": _form(source),
+            "places": [(row, column) for row, column, _ in tiles],
+            "canvas": canvas,
+        }
+        reply = self._perform(order, [b"", *(frame for _, _, frame in tiles)])
+        if len(reply) != _LIMITS.size:
+            raise CannotDecode("the decoder failed")
+        low, high = _LIMITS.unpack(reply)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise CannotDecode("the decoder failed")
+        return low, high
 
     def can_transcode(self, source: PixelDescription, transfer_syntax_uid: str) -> bool:
         return can_transcode(
@@ -224,6 +239,24 @@ class CodecPool:
             return None
         self._children[me] = child
         return child
+
+
+def _view(rendering: Rendering, layers: Sequence[Layer]) -> dict[str, object]:
+    return {
+        "media_type": rendering.media_type,
+        "quality": rendering.quality,
+        "rows": rendering.rows,
+        "columns": rendering.columns,
+        "icc_profile": rendering.icc_profile,
+        "window": rendering.window,
+        "region": rendering.region,
+        "exact": rendering.fit is Fit.EXACT,
+        "flip_rows": rendering.flip_rows,
+        "flip_columns": rendering.flip_columns,
+        "rotation": rendering.rotation,
+        "tone": rendering.tone,
+        "layers": [(layer.tiles, layer.colour, layer.limits) for layer in layers],
+    }
 
 
 def _form(source: PixelDescription) -> dict[str, object]:

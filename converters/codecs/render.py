@@ -2,8 +2,7 @@
 """Tiles to one picture for a screen (PS3.18 8.3.5): put together, scaled, windowed,
 with the colours that the caller asked for."""
 
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +13,17 @@ from PIL import Image
 from converters.codecs import colour
 from converters.codecs.decoders import decode
 from converters.codecs.errors import CodecError, FrameTooLarge, UnsupportedCodec
+from converters.codecs.picture import MEDIA_TYPES, encode_picture
 
 Pixels = NDArray[Any]
 
-MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/jp2")
-
 MAX_CANVAS_PIXELS = 64 << 20
 """Most pixels of a canvas: 8k x 8k. A caller that needs more takes a coarser level."""
+
+TONES = ("colour", "grey", "bitonal")
+_LUMA = np.array((0.299, 0.587, 0.114), np.float32)
+_SAMPLED_VALUES = 1 << 20
+_TAILS_PERCENT = (0.1, 99.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,27 @@ class FrameFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """One optical path of a composite: the next ``tiles`` of the tiles are its. Grey
+    values between the two ends of ``limits`` (None: the layer's own least and greatest)
+    become shades of ``colour``, and layers add up."""
+
+    tiles: int
+    colour: tuple[int, int, int] | None = None
+    limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class View:
-    """How to show it. ``rows`` and ``columns`` bound the result, 0 means no bound;
-    nothing is enlarged. ``window`` is (centre, width, function) of PS3.3 C.11.2.1.2,
-    "linear", "linear-exact" or "sigmoid", and counts for grey only. ``icc_profile`` is
-    "no", "yes", "srgb", "adobergb" or "rommrgb" (PS3.18 8.3.5.1.5)."""
+    """How to show it.
+
+    ``region`` is (row, column, rows, columns) of the canvas, in pixels. ``rows`` and
+    ``columns`` bound the result, 0 means no bound, and nothing is enlarged; with
+    ``exact`` they are its size. Then it is flipped and turned by ``rotation`` degrees
+    clockwise. ``window`` is (centre, width, function) of PS3.3 C.11.2.1.2, "linear",
+    "linear-exact" or "sigmoid", and counts for grey only. ``icc_profile`` is "no",
+    "yes", "srgb", "adobergb" or "rommrgb" (PS3.18 8.3.5.1.5), ``tone`` one of ``TONES``.
+    """
 
     media_type: str = "image/jpeg"
     quality: int = 85
@@ -52,6 +71,13 @@ class View:
     columns: int = 0
     icc_profile: str = "no"
     window: tuple[float, float, str] | None = None
+    region: tuple[float, float, float, float] | None = None
+    exact: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+    rotation: int = 0
+    tone: str = "colour"
+    layers: tuple[Layer, ...] = ()
 
 
 def decode_frame(frame: bytes, form: FrameFormat) -> Pixels:
@@ -73,20 +99,48 @@ def render(
     tiles: Sequence[tuple[int, int, bytes]], form: FrameFormat, view: View, canvas: tuple[int, int]
 ) -> bytes:
     """Tiles, each with the (row, column) of its first pixel, on a canvas of (rows,
-    columns) pixels, scaled to fit the view and encoded as its media type.
+    columns) pixels, scaled to the view and encoded as its media type.
 
-    Where no tile lies the canvas is white (black for grey). Tiles may reach beyond any
-    edge. Raises :class:`CodecError`; :class:`FrameTooLarge` above ``MAX_CANVAS_PIXELS``.
+    Where no tile lies, or an empty one, the canvas is white (black for grey). Tiles may
+    reach beyond any edge. Raises :class:`CodecError`; :class:`FrameTooLarge` above
+    ``MAX_CANVAS_PIXELS``.
     """
     if view.media_type not in MEDIA_TYPES:
         raise UnsupportedCodec(f"no encoder for {view.media_type}")
-    pixels = compose(tiles, form, canvas)
-    pixels = downscale(pixels, view.rows, view.columns)
-    if pixels.shape[2] == 1:
-        pixels = grey_levels(pixels[..., 0], form, view.window)
-        return encode_picture(pixels, view.media_type, view.quality)
-    pixels, profile = colour.managed(pixels[..., :3], form.icc_profile, view.icc_profile)
-    return encode_picture(pixels, view.media_type, view.quality, profile)
+    if view.tone not in TONES or view.rotation not in (0, 90, 180, 270):
+        raise CodecError(f"no tone {view.tone!r} turned by {view.rotation} degrees")
+    pixels = shown(tiles, form, view, canvas)
+    profile = b""
+    if pixels.ndim == 3 or view.icc_profile != "no":
+        own = form.icc_profile if form.samples_per_pixel > 1 else b""
+        if pixels.ndim == 2:  # grey has no profile of ours: it is neutral in every space
+            pixels = np.repeat(pixels[..., np.newaxis], 3, axis=2)
+        pixels, profile = colour.managed(pixels, own, view.icc_profile)
+    if view.tone != "colour":
+        pixels, profile = toned(pixels, view.tone), b""
+    return encode_picture(turned(pixels, view), view.media_type, view.quality, profile)
+
+
+def shown(
+    tiles: Sequence[tuple[int, int, bytes]], form: FrameFormat, view: View, canvas: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """The scaled picture of 8 bits: (rows, columns) of grey, or (rows, columns, 3)."""
+    if form.samples_per_pixel > 1:
+        return np.ascontiguousarray(scaled(compose(tiles, form, canvas), view)[..., :3]).astype(np.uint8)
+    sum_of_layers: Pixels | None = None
+    start = 0
+    for layer in view.layers or (Layer(len(tiles)),):
+        values = compose(tiles[start : start + layer.tiles], form, canvas)
+        start += layer.tiles
+        if form.bits_stored == 1:
+            values = values * np.uint8(255)
+        levels = grey_levels(scaled(values, view)[..., 0], form, view.window, layer.limits)
+        if layer.colour is None:
+            return levels
+        share = levels[..., np.newaxis] * (np.array(layer.colour, np.float32) / 255)
+        sum_of_layers = share if sum_of_layers is None else sum_of_layers + share
+    assert sum_of_layers is not None
+    return np.rint(np.minimum(sum_of_layers, 255)).astype(np.uint8)
 
 
 def compose(tiles: Sequence[tuple[int, int, bytes]], form: FrameFormat, canvas: tuple[int, int]) -> Pixels:
@@ -94,10 +148,11 @@ def compose(tiles: Sequence[tuple[int, int, bytes]], form: FrameFormat, canvas: 
     rows, columns = canvas
     if rows < 1 or columns < 1 or rows * columns > MAX_CANVAS_PIXELS:
         raise FrameTooLarge(f"a canvas of {rows} x {columns} pixels is beyond the limit")
-    if len(tiles) == 1 and tiles[0][:2] == (0, 0) and canvas == (form.rows, form.columns):
-        return decode_frame(tiles[0][2], form)
+    given = [tile for tile in tiles if tile[2]]
+    if len(given) == 1 and given[0][:2] == (0, 0) and canvas == (form.rows, form.columns):
+        return decode_frame(given[0][2], form)
     whole: Pixels | None = None
-    for top, left, frame in tiles:
+    for top, left, frame in given:
         tile = decode_frame(frame, form)
         if whole is None:
             whole = _empty(rows, columns, form, tile.dtype)
@@ -113,39 +168,84 @@ def _empty(rows: int, columns: int, form: FrameFormat, kind: np.dtype[Any]) -> P
     return np.full((rows, columns, form.samples_per_pixel), white, kind)
 
 
-def downscale(pixels: Pixels, rows: int, columns: int) -> Pixels:
-    """The picture averaged by area to fit within (rows, columns), its aspect kept. 0 is
-    no bound; a picture that fits already is returned as it is."""
+def scaled(pixels: Pixels, view: View) -> Pixels:
+    """The view's region in its size: averaged by area, or interpolated where it grows."""
     height, width = pixels.shape[:2]
-    scale = min(1.0, rows / height if rows else 1.0, columns / width if columns else 1.0)
-    if scale >= 1.0:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    top, left, rows, columns = view.region or (0, 0, height, width)
+    if not (0 <= top < top + rows <= height + 0.01 and 0 <= left < left + columns <= width + 0.01):
+        raise CodecError("the region is not within the picture")
+    rows, columns = min(rows, height - top), min(columns, width - left)
+    if view.exact:
+        size = (view.rows, view.columns)
+    else:
+        size = within(rows, columns, view.rows, view.columns)
+    if min(size) < 1 or size[0] * size[1] > MAX_CANVAS_PIXELS:
+        raise FrameTooLarge(f"a picture of {size[0]} x {size[1]} pixels is beyond the limit")
+    whole = tuple(map(round, (top, left, rows, columns)))
+    if (
+        size == whole[2:]
+        and max(abs(a - b) for a, b in zip(whole, (top, left, rows, columns), strict=True)) < 0.01
+    ):
+        return pixels[whole[0] : whole[0] + whole[2], whole[1] : whole[1] + whole[3]]
+    smaller = size[0] < rows or size[1] < columns
+    return _resized(pixels, size, (left, top, left + columns, top + rows), smaller)
+
+
+def _resized(
+    pixels: Pixels, size: tuple[int, int], box: tuple[float, float, float, float], smaller: bool
+) -> Pixels:
+    method = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
+    across_down = (size[1], size[0])
     if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+        return np.asarray(Image.fromarray(pixels).resize(across_down, method, box))
     planes = [
-        np.asarray(Image.fromarray(pixels[..., n].astype(np.float32)).resize(size, Image.Resampling.BOX))
+        np.asarray(Image.fromarray(pixels[..., n].astype(np.float32)).resize(across_down, method, box))
         for n in range(pixels.shape[2])
     ]
-    stacked = np.stack(planes, axis=-1)
-    return np.asarray(np.rint(stacked), pixels.dtype)
+    ends = np.iinfo(pixels.dtype)
+    return np.asarray(np.rint(np.clip(np.stack(planes, axis=-1), ends.min, ends.max)), pixels.dtype)
+
+
+def within(height: float, width: float, rows: int, columns: int) -> tuple[int, int]:
+    """The size of a picture that fits (rows, columns), its aspect kept; 0 is no bound, and
+    nothing grows."""
+    scale = min(1.0, rows / height if rows else 1.0, columns / width if columns else 1.0)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def turned(pixels: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+    """Flipped, then turned clockwise."""
+    if view.flip_rows:
+        pixels = pixels[::-1]
+    if view.flip_columns:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(np.rot90(pixels, -view.rotation // 90))
+
+
+def toned(pixels: NDArray[np.uint8], tone: str) -> NDArray[np.uint8]:
+    """Grey by BT.601, or black and white."""
+    grey = pixels @ _LUMA if pixels.ndim == 3 else pixels
+    if tone == "bitonal":
+        return np.where(grey < 128, 0, 255).astype(np.uint8)
+    return np.rint(grey).astype(np.uint8)
 
 
 def grey_levels(
-    values: Pixels, form: FrameFormat, window: tuple[float, float, str] | None
+    values: Pixels,
+    form: FrameFormat,
+    window: tuple[float, float, str] | None,
+    limits: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
-    """Stored values as 0 to 255. Without a window 8-bit values stay, 1-bit ones become
-    black and white, and deeper ones are stretched from their least to their greatest,
-    since fluorescence uses little of its range. MONOCHROME1 is inverted."""
+    """Stored values as 0 to 255. Without a window 8-bit values stay, bits (here 0 and 255)
+    too, and deeper ones are stretched between ``limits``, or from their least to their
+    greatest, since fluorescence uses little of its range. MONOCHROME1 is inverted."""
     if window is not None:
         levels = windowed(values.astype(np.float64), *window)
-    elif form.bits_allocated == 8 and form.pixel_representation == 0 and form.bits_stored == 8:
+    elif not is_stretched(form):
         levels = values.astype(np.float64)
-    elif form.bits_stored == 1:
-        levels = values * 255.0
     else:
-        least, greatest = float(values.min()), float(values.max())
-        levels = (values - least) * (255.0 / max(1.0, greatest - least))
+        least, greatest = limits or (float(values.min()), float(values.max()))
+        levels = (values.astype(np.float64) - least) * (255.0 / max(1.0, greatest - least))
     if form.photometric_interpretation == "MONOCHROME1":
         levels = 255.0 - levels
     return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
@@ -164,25 +264,30 @@ def windowed(values: NDArray[np.float64], centre: float, width: float, function:
     raise CodecError(f"no window function {function!r} of width {width:g}")
 
 
-def encode_picture(pixels: NDArray[np.uint8], media_type: str, quality: int, profile: bytes = b"") -> bytes:
-    """RGB or grey pixels as a file for a browser; ``profile`` is embedded, but for GIF,
-    which cannot hold one. Chroma is halved below a quality of 90."""
-    image = Image.fromarray(pixels)
-    icc = profile or None
-    buffer = io.BytesIO()
-    quality = max(1, min(100, quality))
-    match media_type:
-        case "image/jpeg":
-            image.save(
-                buffer, "JPEG", quality=quality, icc_profile=icc, subsampling=0 if quality >= 90 else 2
-            )
-        case "image/png":
-            image.save(buffer, "PNG", compress_level=3, icc_profile=icc)
-        case "image/gif":
-            image.quantize(256, Image.Quantize.MEDIANCUT if image.mode == "RGB" else None).save(buffer, "GIF")
-        case "image/jp2":
-            rate = max(1.0, (101 - quality) / 2)
-            image.save(buffer, "JPEG2000", irreversible=True, quality_layers=[rate], mct=1, icc_profile=icc)
-        case _:
-            raise UnsupportedCodec(f"no encoder for {media_type}")
-    return buffer.getvalue()
+def is_stretched(form: FrameFormat) -> bool:
+    """Whether values need a window to be seen: more than 8 bits, or signed."""
+    if form.samples_per_pixel > 1 or form.bits_stored == 1:
+        return False
+    return (form.bits_allocated, form.bits_stored, form.pixel_representation) != (8, 8, 0)
+
+
+def value_limits(
+    tiles: Sequence[tuple[int, int, bytes]], form: FrameFormat, canvas: tuple[int, int]
+) -> tuple[float, float]:
+    """Between which values nearly all pixels of the tiles lie: for one window that serves
+    a whole pyramid. The 0.1 % at either end are left out: dust, and dead or hot pixels."""
+    seen = [values.ravel() for values in _inside(tiles, form, canvas)]
+    if not seen:
+        return 0.0, 1.0
+    every = max(1, sum(map(len, seen)) // _SAMPLED_VALUES)
+    low, high = np.percentile(np.concatenate([values[::every] for values in seen]), _TAILS_PERCENT)
+    return float(low), float(high)
+
+
+def _inside(
+    tiles: Sequence[tuple[int, int, bytes]], form: FrameFormat, canvas: tuple[int, int]
+) -> Iterator[Pixels]:
+    """The pixels of each tile that lie on the canvas: not the filling of the last ones."""
+    for top, left, frame in tiles:
+        if frame and top < canvas[0] and left < canvas[1]:
+            yield decode_frame(frame, form)[: canvas[0] - top, : canvas[1] - left]

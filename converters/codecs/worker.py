@@ -6,6 +6,7 @@ itself.
 """
 
 import os
+import struct
 import sys
 from typing import Any
 
@@ -14,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from converters.codecs.errors import CodecError, FrameTooLarge, UnsupportedCodec
-from converters.codecs.render import FrameFormat, View, render
+from converters.codecs.render import FrameFormat, Layer, View, render, value_limits
 from converters.codecs.transcode import transcode
 from converters.isolation.child import run
 from converters.isolation.wire import Status
@@ -25,12 +26,27 @@ def perform(order: dict[str, Any], blobs: list[bytes]) -> bytes:
     form = FrameFormat(**order["form"], icc_profile=blobs[0])
     if order["what"] == "transcode":
         return transcode(blobs[1], form, order["transfer_syntax_uid"])
-    window = order["view"].pop("window")
-    view = View(**order["view"], window=tuple(window) if window else None)
     places = order["places"]
     tiles = [(row, column, blob) for (row, column), blob in zip(places, blobs[1:], strict=True)]
     rows, columns = order["canvas"]
-    return render(tiles, form, view, (rows, columns))
+    if order["what"] == "limits":
+        return struct.pack("<dd", *value_limits(tiles, form, (rows, columns)))
+    return render(tiles, form, _view(order["view"]), (rows, columns))
+
+
+def _view(fields: dict[str, Any]) -> View:
+    """JSON has lists where a view has tuples."""
+    layers = tuple(
+        Layer(tiles, tuple(colour) if colour else None, tuple(limits) if limits else None)
+        for tiles, colour, limits in fields.pop("layers")
+    )
+    window, region = fields.pop("window"), fields.pop("region")
+    return View(
+        **fields,
+        layers=layers,
+        window=tuple(window) if window else None,
+        region=tuple(region) if region else None,
+    )
 
 
 def answer(order: dict[str, Any], blobs: list[bytes]) -> tuple[Status, bytes]:

@@ -4,9 +4,10 @@
 from collections.abc import Sequence
 
 from archive.errors import CannotDecode, CannotTranscode
-from archive.values import PixelDescription, Rendering
+from archive.values import Fit, Layer, PixelDescription, Rendering
 from converters.codecs.errors import CodecError, UnsupportedCodec
-from converters.codecs.render import FrameFormat, View, render
+from converters.codecs.render import FrameFormat, View, render, value_limits
+from converters.codecs.render import Layer as DrawnLayer
 from converters.codecs.transcode import transcode
 from converters.codecs.transfer_syntax import can_transcode
 
@@ -28,6 +29,7 @@ class DirectCodec:
         source: PixelDescription,
         rendering: Rendering,
         canvas: tuple[int, int],
+        layers: Sequence[Layer] = (),
     ) -> bytes:
         view = View(
             rendering.media_type,
@@ -36,8 +38,20 @@ class DirectCodec:
             rendering.columns,
             rendering.icc_profile,
             rendering.window,
+            rendering.region,
+            rendering.fit is Fit.EXACT,
+            rendering.flip_rows,
+            rendering.flip_columns,
+            rendering.rotation,
+            rendering.tone,
+            tuple(DrawnLayer(layer.tiles, layer.colour, layer.limits) for layer in layers),
         )
         return render(list(tiles), form_of(source), view, canvas)
+
+    def value_limits(
+        self, tiles: Sequence[tuple[int, int, bytes]], source: PixelDescription, canvas: tuple[int, int]
+    ) -> tuple[float, float]:
+        return value_limits(list(tiles), form_of(source), canvas)
 
     def can_transcode(self, source: PixelDescription, transfer_syntax_uid: str) -> bool:
         return can_transcode(
