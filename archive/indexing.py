@@ -130,6 +130,7 @@ def _parents(
         study = core.index.insert(
             models.Study, **extracted.study, uid_status=status, unmatched=unmatched, created=now, updated=now
         )
+        core.index.insert_name_sounds(study, attributes.study_names(extracted.study))
     else:
         study = int(row[0])
     uid = extracted.series["series_instance_uid"]
@@ -175,10 +176,12 @@ def add_instance(
         "bulk": json.dumps([list(b) for b in recorded.bulk]),
     }
     pixel = recorded.pixel_digest or b""
+    place = execute(core, "SELECT place FROM study WHERE id = ?", study).fetchone()[0]
     columns = {
         **extracted.instance,
         "study": study,
         "series": series,
+        "place": place,
         "sop_instance_uid": recorded.sop_instance_uid,
         "sop_class_uid": recorded.sop_class_uid,
         "transfer_syntax_uid": recorded.transfer_syntax_uid,
@@ -334,6 +337,7 @@ def remove_instance(core: Core, row: Row, *, tombstone: bool, time: datetime, re
             study_model.id == row.study_id
         ).execute()
     if not instance.select().where(instance.study == row.study_id).exists():
+        models.NameSound.delete().where(models.NameSound.study == row.study_id).execute()
         study_model.delete().where(study_model.id == row.study_id).execute()
     if (
         row.original_id is not None
@@ -389,6 +393,7 @@ def add_revision(
     del series["series_instance_uid"]
     now = microseconds(time)
     models.Study.update(updated=now, **study).where(models.Study.id == row.study_id).execute()
+    core.index.insert_name_sounds(row.study_id, attributes.study_names(study))
     models.Series.update(updated=now, **series).where(models.Series.id == row.series_id).execute()
 
 

@@ -348,6 +348,7 @@ def _empty(core: Core) -> None:
     m = core.index.models
     for model in (
         m.Attribute,
+        m.NameSound,
         m.InstanceBlob,
         m.HeaderRevision,
         m.Derivative,

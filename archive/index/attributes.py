@@ -7,7 +7,7 @@ column, never an error. The header itself keeps it as it was.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -28,8 +28,8 @@ from archive.index.text import (
     time_key,
 )
 
-# Matching keys without a column, by dotted tag path. A new one is one line here, and a
-# ``reindex`` for what is stored already.
+# Matching keys without a column, by dotted tag path. A new one is one line here: a job
+# (``archive.matching_keys``) adds it to what is stored already.
 EXTRACTED: dict[str, str] = {
     "00080008": "CS",  # ImageType
     "00080019": "UI",  # PyramidUID
@@ -46,21 +46,21 @@ EXTRACTED: dict[str, str] = {
     "00400512": "LO",  # ContainerIdentifier
     "00400560.00400551": "LO",  # SpecimenDescriptionSequence > SpecimenIdentifier
     "00400560.00400554": "UI",  # … > SpecimenUID
+    "00400560.00400600": "LO",  # … > SpecimenShortDescription
     "00400560.00082228.00080100": "SH",  # … > PrimaryAnatomicStructureSequence > CodeValue
+    "00400560.00400610.00400612.0040A168.00080100": "SH",  # … > preparation steps > ConceptCode: stains
+    "00400560.00400610.00400612.0040A168.00080104": "LO",  # … > CodeMeaning
     "0040A043.00080100": "SH",  # ConceptNameCodeSequence > CodeValue
     "0040A491": "CS",  # CompletionFlag
     "0040A493": "CS",  # VerificationFlag
-    "00480105.00480112": "DS",  # OpticalPathSequence > ObjectiveLensPower
+    "00480105.00480106": "SH",  # OpticalPathSequence > OpticalPathIdentifier
+    "00480105.00480112": "DS",  # … > ObjectiveLensPower
     "00700080": "CS",  # ContentLabel
     "22000005": "LT",  # BarcodeValue
 }
 
-# Paths whose values name few instances: worth starting a query from.
-SELECTIVE = frozenset(
-    path for path, vr in EXTRACTED.items() if vr == "UI" or path[-8:] in (
-        "00400512", "00400551", "22000005", "00400009", "00401001", "00100020"
-    )
-)  # fmt: skip
+# Names that fuzzy matching knows by their sound; columns of ``study``.
+SOUNDED = {"00100010": "patient_name", "00080090": "referring_physician_name"}
 
 NUMBERS = frozenset(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"))
 _HEX = re.compile(r"[0-9A-Fa-f]{8}")
@@ -94,16 +94,22 @@ def vr_of(path: str) -> str:
         return "UN"
 
 
-def extract(dataset: Dataset) -> list[AttributeRow]:
-    """The rows of ``attribute`` for an instance, one a value, without duplicates."""
+def extract(dataset: Dataset, keys: Mapping[str, str] | None = None) -> list[AttributeRow]:
+    """The rows of ``attribute`` for an instance, one a value, without duplicates.
+    ``keys``: VR by path, those of :data:`EXTRACTED` unless told."""
     rows: dict[AttributeRow, None] = {}
     zone = _text(dataset, 0x00080201)
-    for path, vr in EXTRACTED.items():
+    for path, vr in (EXTRACTED if keys is None else keys).items():
         values = list(_values(dataset, [int(tag, 16) for tag in path.split(".")]))[:_MAX_VALUES]
         for value in values:
             for row in _rows(path, vr, value, zone):
                 rows[row] = None
     return list(rows)
+
+
+def study_names(columns: Mapping[str, Any]) -> dict[str, str]:
+    """The names of :func:`study_columns` that can be found by their sound, by path."""
+    return {path: columns[name] for path, name in SOUNDED.items()}
 
 
 def study_columns(dataset: Dataset) -> dict[str, Any]:

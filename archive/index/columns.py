@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which DICOM attribute is which column: for matching, and for results."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -118,7 +118,7 @@ _RETURNED = {
 # Further columns of a row, for the service: places in storage, digests, flags.
 ROW_COLUMNS: dict[Level, tuple[str, ...]] = {
     Level.STUDY: (
-        "study.id", "study.protocol_study_id", "study.sensitivity", "study.unmatched",
+        "study.id", "study.place", "study.protocol_study_id", "study.sensitivity", "study.unmatched",
         "study.size_bytes", "study.created", "study.updated",
     ),
     Level.SERIES: (
@@ -135,10 +135,11 @@ ROW_COLUMNS: dict[Level, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def supported(path: str) -> bool:
-    """Whether queries can match on a dotted tag path; other keys are ignored."""
+def supported(path: str, keys: Container[str] = EXTRACTED) -> bool:
+    """Whether queries can match on a dotted tag path; other keys are ignored. ``keys``:
+    what is kept in ``attribute``."""
     column = COLUMNS.get(path)
-    return column.matchable if column else path in EXTRACTED
+    return column.matchable if column else path in keys
 
 
 def selected(level: Level) -> list[str]:

@@ -7,7 +7,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -19,7 +19,7 @@ from playhouse.pool import MaxConnectionsExceeded
 from archive.access import Scope
 from archive.errors import ArchiveError, Busy, StorageFailed
 from archive.index import migrations, sequence
-from archive.index.attributes import AttributeRow
+from archive.index.attributes import EXTRACTED, AttributeRow
 from archive.index.file_systems import network_file_system
 from archive.index.models import Models, make_models
 from archive.index.query import Query
@@ -63,7 +63,8 @@ class Index:
         self.models = make_models(database)
         self._run_dir = run_dir
         self._inserter = Inserter(database, dialect)
-        self._search = Search(dialect, self.read, self.data_version)
+        self.matching_keys: Mapping[str, str] = EXTRACTED
+        self._search = Search(dialect, self.read, self.data_version, lambda: self.matching_keys)
 
     @staticmethod
     def open(url: str, *, run_dir: Path) -> "Index":
@@ -119,6 +120,10 @@ class Index:
     def insert_attributes(self, instance_id: int, rows: Iterable[AttributeRow]) -> None:
         """Insert what :func:`archive.index.attributes.extract` gave; within a verb."""
         self._inserter.attributes(instance_id, rows)
+
+    def insert_name_sounds(self, study_id: int, names: Mapping[str, str]) -> None:
+        """Replace the sounds of a study's names (``attributes.study_names``); within a verb."""
+        self._inserter.name_sounds(study_id, names)
 
     def exclusively(self, verb: Callable[[], T]) -> T:
         """Run ``verb`` once while nobody adds a reference to a blob (:meth:`referring`):

@@ -38,6 +38,9 @@ class Kind(StrEnum):
     DATES = "dates"  # within one of ``spans``, made of single values
     RANGE = "range"  # within the one span of ``spans``
     INSTANTS = "instants"  # within ``instants``: DT with an offset from UTC
+    EMPTY = "empty"  # absent, or without a value
+    SOUNDS = "sounds"  # as NAMES; or each of ``sounds`` (keys, with *) some word's
+    ANY = "any"  # one of ``alternatives``
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class Match:
     # every digit, so that it covers all of its precision.
     spans: tuple[tuple[str, str], ...] = ()
     instants: tuple[float | None, float | None] = (None, None)
+    sounds: tuple[str, ...] = ()
+    alternatives: "tuple[Match, ...]" = ()
 
 
 def parse_match(path: str, vr: str, text: str) -> Match:

@@ -45,6 +45,7 @@ class Models:
     InstanceBlob: Any
     HeaderRevision: Any
     Attribute: Any
+    NameSound: Any
     Tombstone: Any
     Derivative: Any
     Job: Any
@@ -130,6 +131,7 @@ def make_models(database: Any) -> Models:
         number_of_instances = _big()
         size_bytes = _big()
         modalities = _text()  # sorted, joined by a backslash
+        place = _big()  # in a result: study date << 36 | id, by trigger; repeated below
         created = _time()
         updated = _time()
 
@@ -179,6 +181,7 @@ def make_models(database: Any) -> Models:
         number_of_instances = _big()
         size_bytes = _big()
         search_text = _text()
+        place = _big()
         created = _time()
         updated = _time()
 
@@ -236,6 +239,7 @@ def make_models(database: Any) -> Models:
         pixel_digest = BlobField()  # over the frames; b"" until it is first needed
         origin = TextField(default="received")
         original = _link(Original, "instances", null=True)
+        place = _big()
         stored = _time()
 
     class Blob(Base):
@@ -289,7 +293,8 @@ def make_models(database: Any) -> Models:
         time = _time()
 
     class Attribute(Base):
-        """A matching key that has no column: one row a value (``index.attributes``)."""
+        """A matching key that has no column: one row a value (``index.attributes``).
+        ``place`` and ``series_id`` are the instance's."""
 
         id = BigAutoField()
         instance = _link(Instance, "attributes")
@@ -297,6 +302,16 @@ def make_models(database: Any) -> Models:
         folded = TextField(null=True)
         num = DoubleField(null=True)
         date = TextField(null=True)
+        place = _big()
+        series_id = _big()
+
+    class NameSound(Base):
+        """How a word of a study's name sounds (``index.sounds``); ``path``: which name."""
+
+        id = BigAutoField()
+        study = _link(Study, "sounds")
+        path = TextField()
+        sound = TextField()
 
     class Tombstone(Base):
         """What was deleted: answers 410, and keeps its UID from coming back unseen.
@@ -422,6 +437,7 @@ def make_models(database: Any) -> Models:
         InstanceBlob=InstanceBlob,
         HeaderRevision=HeaderRevision,
         Attribute=Attribute,
+        NameSound=NameSound,
         Tombstone=Tombstone,
         Derivative=Derivative,
         Job=Job,

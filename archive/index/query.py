@@ -1,36 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """One query, whoever asked: values, and their SQL for both databases.
 
-The statement joins ``study``, ``series`` and ``instance`` down to the level asked, so
-that a scope's predicate over ``study`` always has its row. Keys of a deeper level are
-matched by a subquery: one series, one instance must fulfil them all. Order is by study
-date, newest first, then by identifier; it is total, so pages do not overlap.
+A statement first finds the identifiers of a page, from the index of one key or in the
+order of the result (:mod:`archive.index.plan`), and then their columns. A scope's
+predicate always has its row of ``study``. Keys of a deeper level than the result's: one
+series, one instance must fulfil them all. Order is by study date, newest first, then
+by identifier (``place``); it is total, so pages do not overlap.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from archive.access import Scope
 from archive.errors import BadQuery
-from archive.index.attributes import EXTRACTED, SELECTIVE
 from archive.index.columns import COLUMNS, COMBINED, Level, selected, supported
+from archive.index.conditions import Sql, adapted, on_attribute, on_column, on_modalities
 from archive.index.matching import Kind, Match, parse_match
+from archive.index.plan import Seek, seeks
 
 __all__ = ["Cursor", "Kind", "Level", "Match", "Query", "compile", "compile_count", "parse_match"]
 
 MAX_OFFSET = 1_000_000
 MAX_LIMIT = 10_000
 
-_ENOUGH_LETTERS = 3  # of a pattern on an identifier
+# (place of the study[, series id[, instance id]]) of the last row of a page.
+Cursor = tuple[int, ...]
 
-# (study date, study id[, series id[, instance id]]) of the last row of a page.
-Cursor = tuple[str | int, ...]
-
-# In the order of the result: newest study first, so that a page needs no sorting. On
-# SQLite a CROSS JOIN keeps the planner from starting with the largest table.
-_TABLES = ("study", "series ON series.study_id = study.id", "instance ON instance.series_id = series.id")
-_ORDER = ("study.study_date DESC", "study.id DESC", "series.id", "instance.id")
-_UIDS = ("0020000E", "00080018")  # below a study: a query starts from their index
+_TABLES = {Level.STUDY: "study", Level.SERIES: "series", Level.INSTANCE: "instance"}
+_KEYS = ("place", "series_id", "instance_id")
+_DAY = 1 << 36  # of a place
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,281 +58,232 @@ class Query:
     @property
     def constrains(self) -> bool:
         """Whether any key or UID narrows the result, beside the scope."""
-        return bool(self.study_instance_uid or self.series_instance_uid) or any(
-            match.kind != Kind.UNIVERSAL and supported(match.path) for match in self.matches
-        )
+        return bool(self.study_instance_uid or self.series_instance_uid or self.matches)
 
-
-@dataclass(slots=True)
-class _Sql:
-    """Conditions with their parameters, joined by AND; ``?`` marks a parameter."""
-
-    dialect: str
-    parts: list[str] = field(default_factory=list)
-    parameters: list[object] = field(default_factory=list)
-    selective: bool = False  # few series or instances can match: start from them
-
-    def add(self, sql: str, *parameters: object) -> None:
-        self.parts.append(sql)
-        self.parameters += parameters
-
-    def any_of(self, alternatives: Iterable[tuple[str, tuple[object, ...]]]) -> None:
-        found = list(alternatives)
-        self.add(
-            "(" + " OR ".join(sql for sql, _ in found) + ")", *(one for _, some in found for one in some)
-        )
-
-    def new(self) -> "_Sql":
-        return _Sql(self.dialect)
+    def with_keys(self, keys: Mapping[str, str]) -> "Query":
+        """The same without keys that do not narrow, or are not among ``keys``."""
+        kept = tuple(m for m in self.matches if m.kind != Kind.UNIVERSAL and supported(m.path, keys))
+        return replace(self, matches=kept)
 
     @property
-    def where(self) -> str:
-        return " AND ".join(self.parts) or "1 = 1"
+    def all_matches(self) -> tuple[Match, ...]:
+        """The keys, those of the resource's path included."""
+        uids = (("0020000D", self.study_instance_uid), ("0020000E", self.series_instance_uid))
+        return (
+            *self.matches,
+            *(Match(path, "UI", Kind.VALUES, (uid,)) for path, uid in uids if uid),
+        )
+
+
+def ways(query: Query, scope: Scope, dialect: str) -> list[Seek]:
+    """Where :func:`compile` may start."""
+    return list(seeks(query.all_matches, scope, dialect))
 
 
 def compile(
-    query: Query, scope: Scope, dialect: str, *, after: Cursor | None = None, limit: int | None = None
+    query: Query,
+    scope: Scope,
+    dialect: str,
+    *,
+    seek: Seek | None = None,
+    after: Cursor | None = None,
+    limit: int | None = None,
 ) -> tuple[str, list[object]]:
     """The statement that gives a page of rows, and its parameters.
 
     ``after`` continues behind a row and makes ``query.offset`` void; ``limit`` takes
-    the place of the query's."""
-    sql = _conditions(query, scope, dialect)
+    the place of the query's. Keys without a column are taken to be in ``attribute``."""
+    page = _Page(query, scope, dialect, seek)
     if after is not None:
-        _continue(sql, after)
-    columns = ", ".join(f'{name} AS "{name}"' for name in selected(query.level))
-    order = ", ".join(_ORDER[: query.level + 1])
-    statement = f"SELECT {columns} FROM {_tables(query.level, sql)} WHERE {sql.where} ORDER BY {order}"
+        page.behind(after)
+    keys = _KEYS[: query.level]
     wanted = query.limit if limit is None else limit
-    statement += " LIMIT ?"
-    sql.parameters.append(MAX_LIMIT if wanted is None else min(wanted, MAX_LIMIT + 1))
+    inner = f"{page.select()} ORDER BY place DESC{''.join(f', {key}' for key in keys[1:])}"
+    inner += f" LIMIT {MAX_LIMIT if wanted is None else min(wanted, MAX_LIMIT + 1):d}"
     if after is None and query.offset:
-        statement += " OFFSET ?"
-        sql.parameters.append(query.offset)
-    return _adapted(statement, dialect), sql.parameters
+        inner += f" OFFSET {query.offset:d}"
+    join = page.join
+    tables = "study ON study.place = page.place"
+    if query.level >= Level.SERIES:
+        tables += f"{join}series ON series.id = page.series_id"
+    if query.level == Level.INSTANCE:
+        tables += f"{join}instance ON instance.id = page.instance_id"
+    columns = ", ".join(f'{name} AS "{name}"' for name in selected(query.level))
+    order = ", ".join(("page.place DESC", "page.series_id", "page.instance_id")[: query.level])
+    statement = f"SELECT {columns} FROM ({inner}) AS page{join}{tables} ORDER BY {order}"
+    return adapted(statement, dialect), page.sql.parameters
 
 
-def compile_count(query: Query, scope: Scope, dialect: str, *, cap: int) -> tuple[str, list[object]]:
+def compile_count(
+    query: Query, scope: Scope, dialect: str, *, cap: int, seek: Seek | None = None
+) -> tuple[str, list[object]]:
     """The statement that counts all matches, up to ``cap``; from the kept counters
     when nothing but the scope narrows them."""
-    sql = _conditions(query, scope, dialect)
     if not query.constrains and query.level != Level.STUDY:
         counter = "number_of_series" if query.level == Level.SERIES else "number_of_instances"
-        statement = f"SELECT coalesce(sum(study.{counter}), 0) FROM study WHERE {sql.where}"
-    else:
-        inner = f"SELECT 1 AS one FROM {_tables(query.level, sql)} WHERE {sql.where} LIMIT {cap:d}"
-        statement = f"SELECT count(*) FROM ({inner}) AS counted"
-    return _adapted(statement, dialect), sql.parameters
+        statement = f"SELECT coalesce(sum(study.{counter}), 0) FROM study WHERE {scope.sql}"
+        return adapted(statement, dialect), list(scope.parameters)
+    page = _Page(query, scope, dialect, seek)
+    statement = f"SELECT count(*) FROM ({page.select()} LIMIT {cap:d}) AS counted"
+    return adapted(statement, dialect), page.sql.parameters
 
 
-def _tables(level: Level, sql: _Sql) -> str:
-    join = " CROSS JOIN " if sql.dialect == "sqlite" and not sql.selective else " JOIN "
-    return join.join(_TABLES[:level])
+class _Page:
+    """The identifiers of a query's matches: tables, conditions, expressions of the keys."""
 
+    def __init__(self, query: Query, scope: Scope, dialect: str, seek: Seek | None) -> None:
+        self.sql = Sql(dialect)
+        # On SQLite a CROSS JOIN keeps the planner from starting elsewhere.
+        self.join = " CROSS JOIN " if dialect == "sqlite" else " JOIN "
+        self._level = query.level
+        self._distinct = seek is not None and (seek.level > query.level or not seek.distinct)
+        matches = list(query.all_matches)
+        if seek is not None:
+            self.sql.add(seek.where, *seek.parameters)
+            # The date of a pair (COMBINED) stays: what it means depends on the other.
+            if seek.match is not None and seek.match.path not in COMBINED:
+                matches.remove(seek.match)
+        self._start(matches, scope, seek)
+        if query.combined:
+            matches = self._combine(matches)
+        if not scope.is_everything and (seek is None or seek.match is not None):
+            self._need("study")
+            self.sql.add(f"({scope.sql})", *scope.parameters)
+        deeper = [m for m in matches if _level_of(m) > query.level]
+        for match in matches:
+            if match not in deeper:
+                self._condition(match)
+        if deeper and self._seek_level > query.level:  # what the rows name fulfils them all
+            for match in deeper:
+                self._condition(match)
+        elif deeper:
+            self._exists(deeper)
+        self._keys = [self._place, self._series, self._instance][: query.level]
 
-def _adapted(statement: str, dialect: str) -> str:
-    """Parameters as the driver marks them."""
-    return statement if dialect == "sqlite" else statement.replace("%", "%%").replace("?", "%s")
+    def select(self) -> str:
+        keys = ", ".join(f"{key} AS {name}" for key, name in zip(self._keys, _KEYS, strict=False))
+        distinct = "DISTINCT " if self._distinct else ""
+        return f"SELECT {distinct}{keys} FROM {self._tables} WHERE {self.sql.where}"
 
+    def behind(self, after: Cursor) -> None:
+        """Only rows behind the one with these order keys."""
+        place, *deeper = after
+        if not deeper:
+            self.sql.add(f"{self._place} < ?", place)
+            return
+        marks = ", ".join("?" * len(deeper))
+        keys = ", ".join(self._keys[1:])
+        self.sql.add(f"{self._place} <= ?", place)
+        self.sql.add(f"({self._place} < ? OR ({keys}) > ({marks}))", place, *deeper)
 
-def _conditions(query: Query, scope: Scope, dialect: str) -> _Sql:
-    sql = _Sql(dialect)
-    sql.add(f"({scope.sql})", *scope.parameters)
-    matches = [match for match in query.matches if match.kind != Kind.UNIVERSAL and supported(match.path)]
-    if query.study_instance_uid:
-        matches.append(Match("0020000D", "UI", Kind.VALUES, (query.study_instance_uid,)))
-    if query.series_instance_uid:
-        matches.append(Match("0020000E", "UI", Kind.VALUES, (query.series_instance_uid,)))
-    if query.combined:
-        matches = _combine(sql, query.level, matches)
-    deeper: list[Match] = []
-    for match in matches:
-        column = COLUMNS.get(match.path)
+    def _start(self, matches: list[Match], scope: Scope, seek: Seek | None) -> None:
+        if seek is None:
+            levels = [_level_of(m) for m in matches if m.path not in ("00080020", "00080061")]
+            first = min([self._level, *levels, *([] if scope.is_everything else [Level.STUDY])])
+            self._seek_level = first
+            self._tables = _TABLES[first]
+            self._there = {self._tables}
+            self._place = f"{self._tables}.place"
+            self._series = {1: "", 2: "series.id", 3: "instance.series_id"}[first]
+            self._instance = "instance.id" if first == Level.INSTANCE else ""
+        else:
+            self._seek_level = seek.level
+            self._tables = seek.source
+            self._there = {seek.table} - {""}
+            self._place, self._series, self._instance = seek.place, seek.series, seek.instance
+        if self._level == Level.SERIES and not self._series:
+            self._need("series")
+        if self._level == Level.INSTANCE and not self._instance:
+            self._need("instance")
+
+    def _need(self, table: str) -> None:
+        """Join a table, by what is known of its row."""
+        if table in self._there:
+            return
+        if table == "study":
+            on = f"study.place = {self._place}"
+        elif table == "series":
+            on = f"series.id = {self._series}" if self._series else f"series.place = {self._place}"
+            self._series = self._series or "series.id"
+        else:
+            if self._instance:
+                on = f"instance.id = {self._instance}"
+            elif self._series:
+                on = f"instance.series_id = {self._series}"
+            else:
+                on = f"instance.place = {self._place}"
+            self._series = self._series or "instance.series_id"
+            self._instance = self._instance or "instance.id"
+        self._there.add(table)
+        self._tables += f"{self.join}{table} ON {on}"
+
+    def _condition(self, match: Match) -> None:
         if match.path == "00080061":
-            _modalities_in_study(sql, match)
-        elif column is not None and column.level <= query.level:
-            _on_columns(sql, column.compared, match)
-            sql.selective |= match.kind == Kind.VALUES and match.path in _UIDS
-        elif column is None and query.level == Level.INSTANCE:
-            sql.selective |= _on_attribute(sql, "instance.id", match)
+            on_modalities(self.sql, match, self._place)
+        elif match.path == "00080020" and match.kind in (Kind.RANGE, Kind.DATES):
+            self.sql.any_of(_days(self._place, low, high) for low, high in match.spans)
+        elif (column := COLUMNS.get(match.path)) is None:
+            if not self._instance:
+                self._need("instance")
+            on_attribute(self.sql, match, self._instance)
         else:
-            deeper.append(match)
-    if deeper:
-        _deeper(sql, query.level, deeper)
-    return sql
+            self._need(_TABLES[column.level])
+            on_column(self.sql, match, _TABLES[column.level])
 
-
-def _combine(sql: _Sql, level: Level, matches: list[Match]) -> list[Match]:
-    """Turn pairs of a date range and a time range into one condition; the rest stays."""
-    ranges = {match.path: match for match in matches if match.kind == Kind.RANGE}
-    rest = list(matches)
-    for date_path, time_path in COMBINED.items():
-        date, time = ranges.get(date_path), ranges.get(time_path)
-        if date is None or time is None or COLUMNS[date_path].level > level:
-            continue
-        ((first_day, last_day),), ((first_time, last_time),) = date.spans, time.spans
-        day, clock = COLUMNS[date_path].name, COLUMNS[time_path].compared[0]
-        instant = f"({day} || {clock})"
-        if first_day:
-            sql.add(f"{day} >= ? AND {instant} >= ?", first_day, first_day + first_time)
-        if last_day:
-            end = last_day[:-1] + (last_time or "~")
-            sql.add(f"{day} <> '' AND {day} <= ? AND {instant} <= ?", last_day, end)
-        rest.remove(time)
-        rest.remove(date)
-    return rest
-
-
-def _modalities_in_study(sql: _Sql, match: Match) -> None:
-    inner = sql.new()
-    _on_columns(inner, ("m.modality",), match)
-    sql.add(
-        f"EXISTS (SELECT 1 FROM series m WHERE m.study_id = study.id AND {inner.where})", *inner.parameters
-    )
-
-
-def _deeper(sql: _Sql, level: Level, matches: list[Match]) -> None:
-    """Keys of deeper levels: some series, and some instance of it, fulfils all."""
-    inner = sql.new()
-    tables = {"e"} if level == Level.STUDY else {"i"}
-    selective = False
-    for match in matches:
-        column = COLUMNS.get(match.path)
-        exact = match.kind == Kind.VALUES
-        if column is None:
-            tables.add("i")
-            selective |= _on_attribute(inner, "i.id", match)
+    def _exists(self, matches: list[Match]) -> None:
+        """Keys of deeper levels: some series, and some instance of it, fulfils all."""
+        inner = self.sql.new()
+        series = instance = False
+        for match in matches:
+            if (column := COLUMNS.get(match.path)) is None:
+                instance = True
+                on_attribute(inner, match, "i.id")
+            else:
+                series |= column.level == Level.SERIES
+                instance |= column.level == Level.INSTANCE
+                on_column(inner, match, "e" if column.level == Level.SERIES else "i")
+        if self._level == Level.SERIES:
+            source, link = "instance i", f"i.series_id = {self._series}"
+        elif series and instance:
+            source, link = "series e JOIN instance i ON i.series_id = e.id", f"e.place = {self._place}"
         else:
-            alias = "e" if column.level == Level.SERIES else "i"
-            tables.add(alias)
-            selective |= exact and match.path in _UIDS
-            _on_columns(inner, tuple(f"{alias}.{_name(key)}" for key in column.compared), match)
-    if "i" not in tables:
-        source, link = "series e", "e.study_id"
-    elif level == Level.SERIES:
-        source, link = "instance i", "i.series_id"
-    elif tables == {"i"} or not any(_is_series(match) for match in matches):
-        source, link = "instance i", "i.study_id"
-    else:
-        source, link = "series e JOIN instance i ON i.series_id = e.id", "e.study_id"
-    outer = "study.id" if level == Level.STUDY else "series.id"
-    if selective:  # few rows: found once, from their index
-        sql.selective = True
-        sql.add(f"{outer} IN (SELECT {link} FROM {source} WHERE {inner.where})", *inner.parameters)
-    else:  # many rows: asked for each candidate, until the page is full
-        sql.add(
-            f"EXISTS (SELECT 1 FROM {source} WHERE {link} = {outer} AND {inner.where})", *inner.parameters
-        )
+            alias = "e" if series else "i"
+            source = "series e" if series else "instance i"
+            link = f"{alias}.place = {self._place}"
+        self.sql.add(f"EXISTS (SELECT 1 FROM {source} WHERE {link} AND {inner.where})", *inner.parameters)
+
+    def _combine(self, matches: list[Match]) -> list[Match]:
+        """Turn pairs of a date range and a time range into one condition; the rest stays."""
+        ranges = {match.path: match for match in matches if match.kind == Kind.RANGE}
+        rest = list(matches)
+        for date_path, time_path in COMBINED.items():
+            date, time = ranges.get(date_path), ranges.get(time_path)
+            if date is None or time is None or COLUMNS[date_path].level > self._level:
+                continue
+            ((first_day, last_day),), ((first_time, last_time),) = date.spans, time.spans
+            self._need(_TABLES[COLUMNS[date_path].level])
+            day, clock = COLUMNS[date_path].name, COLUMNS[time_path].compared[0]
+            instant = f"({day} || {clock})"
+            if first_day:
+                self.sql.add(f"{day} >= ? AND {instant} >= ?", first_day, first_day + first_time)
+            if last_day:
+                end = last_day[:-1] + (last_time or "~")
+                self.sql.add(f"{day} <> '' AND {day} <= ? AND {instant} <= ?", last_day, end)
+            rest.remove(time)
+            if date_path == "00080020":
+                continue  # the days bound the place as well
+            rest.remove(date)
+        return rest
 
 
-def _is_series(match: Match) -> bool:
+def _days(place: str, low: str, high: str) -> tuple[str, tuple[object, ...]]:
+    """Study dates as a range of places; an absent date is in none."""
+    first = int(low) * _DAY if low else _DAY
+    if not high:
+        return f"{place} >= ?", (first,)
+    return f"({place} >= ? AND {place} < ?)", (first, (int(high[:-1]) + 1) * _DAY)
+
+
+def _level_of(match: Match) -> Level:
     column = COLUMNS.get(match.path)
-    return column is not None and column.level == Level.SERIES
-
-
-def _name(column: str) -> str:
-    return column.partition(".")[2]
-
-
-def _on_attribute(sql: _Sql, instance: str, match: Match) -> bool:
-    """A key that is kept in ``attribute``; returns whether few instances can match."""
-    if EXTRACTED[match.path] == "PN" and len(match.values) > 1:
-        for value in match.values:  # each may be fulfilled by another group's row
-            _on_attribute(sql, instance, Match(match.path, match.vr, match.kind, (value,)))
-        return False
-    inner = sql.new()
-    inner.add("a.path = ?", match.path)
-    _on_columns(inner, ("a.folded",), match, number="a.num", date="a.date")
-    selective = match.path in SELECTIVE and _names_few(match)
-    if selective:
-        sql.add(
-            f"{instance} IN (SELECT a.instance_id FROM attribute a WHERE {inner.where})", *inner.parameters
-        )
-    else:
-        sql.add(
-            f"EXISTS (SELECT 1 FROM attribute a WHERE a.instance_id = {instance} AND {inner.where})",
-            *inner.parameters,
-        )
-    return selective
-
-
-def _names_few(match: Match) -> bool:
-    """Whether a key on an identifier is precise: whole values, or enough of each."""
-    literal = [len(value) - value.count("*") - value.count("?") for value in match.values]
-    return match.kind == Kind.VALUES or (match.kind == Kind.PATTERNS and min(literal) >= _ENOUGH_LETTERS)
-
-
-def _on_columns(
-    sql: _Sql, columns: tuple[str, ...], match: Match, *, number: str = "", date: str = ""
-) -> None:
-    """One key against the column that holds it (a name: any of its groups')."""
-    column = columns[0]
-    if match.kind == Kind.VALUES:
-        marks = ", ".join("?" * len(match.values))
-        sql.add(f"{column} = ?" if len(match.values) == 1 else f"{column} IN ({marks})", *match.values)
-    elif match.kind == Kind.PATTERNS:
-        sql.any_of(_like(sql.dialect, column, value) for value in match.values)
-    elif match.kind == Kind.NAMES:
-        for value in match.values:
-            forms = [value, value[:-2]] if value.endswith("^*") and len(value) > 2 else [value]
-            sql.any_of(_like(sql.dialect, name, form) for name in columns for form in forms)
-    elif match.kind == Kind.NUMBERS:
-        sql.any_of((f"{number or column} = ?", (one,)) for one in match.numbers)
-    elif match.kind == Kind.INSTANTS:
-        first, last = match.instants
-        _between(sql, number or column, first, last)
-    else:
-        sql.any_of(_within(date or column, low, high) for low, high in match.spans)
-
-
-def _between(sql: _Sql, column: str, first: float | None, last: float | None) -> None:
-    if first is not None:
-        sql.add(f"{column} >= ?", first)
-    if last is not None:
-        sql.add(f"{column} <= ?", last)
-
-
-def _within(column: str, low: str, high: str) -> tuple[str, tuple[object, ...]]:
-    conditions = [f"{column} >= ?", f"{column} <= ?"]
-    if not low:
-        conditions[0] = f"{column} <> ''"  # an absent date is before none
-    elif not high:
-        conditions.pop()
-    return "(" + " AND ".join(conditions) + ")", tuple(side for side in (low, high) if side)
-
-
-def _like(dialect: str, column: str, pattern: str) -> tuple[str, tuple[object, ...]]:
-    """Wildcard matching. What stands before the first wildcard is also a range, which
-    an index serves whatever the database makes of LIKE."""
-    if "*" not in pattern and "?" not in pattern:
-        return f"{column} = ?", (pattern,)
-    prefix = pattern[: min(found for found in map(pattern.find, "*?") if found >= 0)]
-    conditions: list[str] = []
-    parameters: list[object] = []
-    if prefix:
-        conditions.append(f"{column} >= ? AND {column} < ?")
-        parameters += [prefix, prefix + "\U0010ffff"]
-    if pattern != prefix + "*" or not prefix:
-        if dialect == "sqlite":
-            conditions.append(f"{column} GLOB ?")
-            parameters.append(pattern.replace("[", "[[]"))
-        else:
-            for character in "\\%_":
-                pattern = pattern.replace(character, "\\" + character)
-            conditions.append(f"{column} LIKE ?")
-            parameters.append(pattern.replace("*", "%").replace("?", "_"))
-    return "(" + " AND ".join(conditions) + ")", tuple(parameters)
-
-
-def _continue(sql: _Sql, after: Cursor) -> None:
-    """Only rows behind the one with these order keys."""
-    date, study, *deeper = after
-    if not deeper:
-        sql.add("(study.study_date, study.id) < (?, ?)", date, study)
-        return
-    behind = "(series.id > ?)" if len(deeper) == 1 else "((series.id, instance.id) > (?, ?))"
-    sql.add("study.study_date <= ?", date)
-    sql.add(
-        f"((study.study_date, study.id) < (?, ?) OR (study.id = ? AND {behind}))",
-        date, study, study, *deeper,
-    )  # fmt: skip
+    return Level.INSTANCE if column is None else column.level

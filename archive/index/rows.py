@@ -5,10 +5,11 @@ Whoever holds the write turn keeps all others waiting. peewee takes 300 µs to m
 same INSERT again and again; here it is made once for a model.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from archive.index.attributes import AttributeRow
+from archive.index.sounds import name_sounds
 
 
 class Inserter:
@@ -30,12 +31,24 @@ class Inserter:
         return int(cursor.fetchone()[0] if self._returning else cursor.lastrowid)
 
     def attributes(self, instance_id: int, rows: Iterable[AttributeRow]) -> None:
-        """Insert an instance's ``attribute`` rows at once."""
+        """Insert an instance's ``attribute`` rows at once, where its row says it belongs."""
         mark = self._database.param
+        place, series = self._database.execute_sql(
+            f"SELECT place, series_id FROM instance WHERE id = {mark}", (instance_id,)
+        ).fetchone()
         self._database.connection().cursor().executemany(
-            "INSERT INTO attribute (instance_id, path, folded, num, date)"
-            f" VALUES ({mark}, {mark}, {mark}, {mark}, {mark})",
-            [(instance_id, *row) for row in rows],
+            "INSERT INTO attribute (instance_id, place, series_id, path, folded, num, date)"
+            f" VALUES ({', '.join([mark] * 7)})",
+            [(instance_id, place, series, *row) for row in rows],
+        )
+
+    def name_sounds(self, study_id: int, names: Mapping[str, str]) -> None:
+        """Replace how a study's names sound; ``names``: by the path of the attribute."""
+        mark = self._database.param
+        self._database.execute_sql(f"DELETE FROM name_sound WHERE study_id = {mark}", (study_id,))
+        self._database.connection().cursor().executemany(
+            f"INSERT INTO name_sound (study_id, path, sound) VALUES ({mark}, {mark}, {mark})",
+            [(study_id, path, key) for path, name in names.items() for key in name_sounds(name)],
         )
 
 

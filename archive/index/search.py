@@ -7,14 +7,16 @@ begins (so an offset costs what a keyset costs), and how many rows it has in all
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from archive.access import Scope
 from archive.index.columns import Level
-from archive.index.query import Cursor, Query, compile, compile_count
+from archive.index.conditions import adapted
+from archive.index.plan import Seek, choose
+from archive.index.query import Cursor, Query, compile, compile_count, ways
 
 V = TypeVar("V")
 Row = dict[str, Any]
@@ -42,62 +44,94 @@ class Search:
         dialect: str,
         read: Callable[[], AbstractContextManager[Any]],
         data_version: Callable[[], str],
+        keys: Callable[[], Mapping[str, str]],
     ) -> None:
+        """``keys``: VR by path of what every instance has in ``attribute``."""
         self._dialect = dialect
         self._read = read
         self._data_version = data_version
+        self._keys = keys
+        self._probes: _Versioned[int] = _Versioned()
         self._anchors: _Versioned[Cursor] = _Versioned()
         self._counts: _Versioned[tuple[int, bool]] = _Versioned()
 
     def find(self, query: Query, scope: Scope) -> Found:
         """One page. Without a limit: at most ``MAX_LIMIT`` rows, see :meth:`iterate`."""
+        query = query.with_keys(self._keys())
         limit = query.limit
-        if limit == 0:
-            total, exact = self._count(query, scope, self._data_version(), query.offset)
-            return Found([], max(0, total - query.offset), exact)
         version = self._data_version()
+        seek = self._seek(query, scope, version)
+        if limit == 0:
+            total, exact = self._count(query, scope, seek, version, query.offset)
+            return Found([], max(0, total - query.offset), exact)
         unpaged = (scope, replace(query, offset=0, limit=None, include=()))
         after = self._anchors.get(version, (*unpaged, query.offset)) if query.offset else None
         with self._read() as database:
-            rows = self._fetch(database, query, scope, after, None if limit is None else limit + 1)
+            rows = self._fetch(database, query, scope, seek, after, None if limit is None else limit + 1)
         if limit is None or len(rows) <= limit:
             return Found(rows, 0)
         del rows[limit:]
         end = query.offset + len(rows)
         self._anchors.put(version, (*unpaged, end), cursor_of(rows[-1], query.level))
-        total, exact = self._count(query, scope, version, end)
+        total, exact = self._count(query, scope, seek, version, end)
         return Found(rows, max(1, total - end), exact)
 
     def iterate(self, query: Query, scope: Scope) -> Iterator[Row]:
         """All rows, fetched by keyset a page at a time; ``limit`` and ``offset`` hold."""
+        query = query.with_keys(self._keys())
+        seek = self._seek(query, scope, self._data_version())
         left = query.limit
         after: Cursor | None = None
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
             with self._read() as database:
-                rows = self._fetch(database, query, scope, after, size)
+                rows = self._fetch(database, query, scope, seek, after, size)
             yield from rows
             if len(rows) < size:
                 return
             after = cursor_of(rows[-1], query.level)
             left = None if left is None else left - len(rows)
 
+    def _seek(self, query: Query, scope: Scope, version: str) -> Seek | None:
+        """Where to start: of several ways the one with the fewest rows."""
+        found = ways(query, scope, self._dialect)
+        if not found or (len(found) == 1 and found[0].ordered):
+            return found[0] if found else None
+        with self._read() as database:
+            return choose(found, [self._rows_of(database, seek, version) for seek in found])
+
+    def _rows_of(self, database: Any, seek: Seek, version: str) -> int:
+        known = self._probes.get(version, seek)
+        if known is None:
+            sql, parameters = seek.probe()
+            known = int(database.execute_sql(adapted(sql, self._dialect), parameters).fetchone()[0])
+            self._probes.put(version, seek, known)
+        return known
+
     def _fetch(
-        self, database: Any, query: Query, scope: Scope, after: Cursor | None, limit: int | None
+        self,
+        database: Any,
+        query: Query,
+        scope: Scope,
+        seek: Seek | None,
+        after: Cursor | None,
+        limit: int | None,
     ) -> list[Row]:
-        sql, parameters = compile(query, scope, self._dialect, after=after, limit=limit)
+        sql, parameters = compile(query, scope, self._dialect, seek=seek, after=after, limit=limit)
         cursor = database.execute_sql(sql, parameters)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
 
-    def _count(self, query: Query, scope: Scope, version: str, end: int) -> tuple[int, bool]:
+    def _count(
+        self, query: Query, scope: Scope, seek: Seek | None, version: str, end: int
+    ) -> tuple[int, bool]:
         """How many rows the whole query has, and whether that is exact; when it is not,
         at least so many, and more than ``end``."""
         key = (scope, replace(query, offset=0, limit=None, include=()))
         known = self._counts.get(version, key)
         if known is None or not (known[1] or known[0] > end):
             cap = max(COUNT_CAP, end * 2)
-            sql, parameters = compile_count(query, scope, self._dialect, cap=cap)
+            sql, parameters = compile_count(query, scope, self._dialect, cap=cap, seek=seek)
             with self._read() as database:
                 total = int(database.execute_sql(sql, parameters).fetchone()[0])
             by_counters = not query.constrains and query.level != Level.STUDY
@@ -108,8 +142,8 @@ class Search:
 
 def cursor_of(row: Row, level: Level) -> Cursor:
     """The order keys of a row, to continue behind it."""
-    keys = ("study.study_date", "study.id", "series.id", "instance.id")
-    return tuple(row[key] for key in keys[: level + 1])
+    keys = ("study.place", "series.id", "instance.id")
+    return tuple(row[key] for key in keys[:level])
 
 
 class _Versioned(Generic[V]):

@@ -5,10 +5,16 @@ from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
 
-from archive.index.attributes import extract, instance_columns, series_columns, study_columns
+from archive.index.attributes import (
+    extract,
+    instance_columns,
+    series_columns,
+    study_columns,
+    study_names,
+)
 from archive.index.database import Index
 
-_TABLES = ("attribute", "instance", "series", "study")
+_TABLES = ("attribute", "name_sound", "instance", "series", "study")
 
 
 def instance_of(values: dict[str, object]) -> Dataset:
@@ -40,7 +46,12 @@ def fill(index: Index, datasets: Sequence[Dataset]) -> None:
         for dataset in datasets:
             study_uid, series_uid = dataset.StudyInstanceUID, dataset.SeriesInstanceUID
             study = models.Study.get_or_none(study_instance_uid=study_uid)
-            study_id = study.id if study else index.insert(models.Study, **study_columns(dataset))
+            if study is None:
+                columns = study_columns(dataset)
+                study_id = index.insert(models.Study, **columns)
+                index.insert_name_sounds(study_id, study_names(columns))
+            else:
+                study_id = study.id
             series = models.Series.get_or_none(series_instance_uid=series_uid)
             if series is None:
                 row = series_columns(dataset)

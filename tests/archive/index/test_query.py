@@ -16,7 +16,7 @@ from archive.index import query as query_module
 from archive.index.attributes import EXTRACTED, tag_path, vr_of
 from archive.index.columns import COLUMNS, Level, to_json
 from archive.index.database import Index
-from archive.index.query import Kind, Query, compile, parse_match
+from archive.index.query import Kind, Query, compile, parse_match, ways
 from tests.archive.index.fill import empty, fill, instance_of
 
 # ---- the oracle --------------------------------------------------------------------
@@ -478,19 +478,27 @@ def test_pages_and_rare_keys_are_served_by_an_index_not_by_sorting(slides: Index
     if slides.dialect != "sqlite":
         return
     container = parse_match("00400512", "LO", "S-1")
-    patient = parse_match("00100020", "LO", "P*")
+    image_type = parse_match("00080008", "CS", "LABEL")
+    columns = parse_match("00480006", "UL", "1000")
+    patient = parse_match("00100020", "LO", "P1")
+    spine = ("study_by_place", "series_by_place", "instance_by_place")
     for level in Level:
         for query, needed in (
-            (Query(level), "study_by_date"),
-            (Query(level, (container,)), "attribute_by_text"),
-            (Query(Level.STUDY, (patient,)), "study_by_patient_id"),
+            (Query(level), spine[level - 1]),
+            (Query(level, (container,)), "attribute_by_folded"),
+            (Query(level, (image_type,)), "attribute_by_folded"),
+            (Query(level, (columns,)), "instance_by_total_pixel_matrix_columns"),
+            (Query(level, (patient,)), "study_by_patient_id"),
         ):
-            sql, parameters = compile(query, EVERYTHING, "sqlite", limit=25)
-            with slides.read() as database:
-                plan = [row[3] for row in database.execute_sql(f"EXPLAIN QUERY PLAN {sql}", parameters)]
-            assert any(needed in step for step in plan), plan
-            if not query.matches:
-                assert not any("TEMP B-TREE" in step for step in plan), plan
+            for after in (None, (1 << 60, 5, 5)[:level]):
+                (*_, seek) = (None, *ways(query, EVERYTHING, "sqlite"))
+                sql, parameters = compile(query, EVERYTHING, "sqlite", seek=seek, after=after, limit=25)
+                with slides.read() as database:
+                    plan = [row[3] for row in database.execute_sql(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+                inner = plan[: next(n for n, step in enumerate(plan) if step.startswith("SCAN page"))]
+                assert any(needed in step for step in inner), plan
+                whole = "USE TEMP B-TREE FOR ORDER BY"
+                assert whole not in inner, plan
 
 
 # ---- parsing ---------------------------------------------------------------------------
