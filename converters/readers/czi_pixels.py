@@ -59,7 +59,7 @@ def decode(czi: Czi, block: int) -> NDArray[np.generic]:
 
 
 def _raw(
-    data: bytes, compression: int, kind: "np.dtype[np.generic]", shape: tuple[int, int, int]
+    data: bytes | bytearray, compression: int, kind: "np.dtype[np.generic]", shape: tuple[int, int, int]
 ) -> NDArray[np.generic]:
     size = int(np.prod(shape)) * kind.itemsize
     halves = False
@@ -70,7 +70,7 @@ def _raw(
         halves = header == 3 and bool(data[2] & 1)
         data = data[header:]
     if compression != UNCOMPRESSED:
-        data = bytes(imagecodecs.zstd_decode(data, out=size))
+        data = imagecodecs.zstd_decode(data, out=size)
     if len(data) < size:
         raise DamagedSlide("a sub-block is not as large as the directory says")
     flat = np.frombuffer(data, np.uint8, size)
@@ -79,7 +79,15 @@ def _raw(
             raise DamagedSlide("a sub-block cannot be decoded")
         flat = np.ascontiguousarray(flat.reshape(2, -1).T).reshape(-1)
     pixels = flat.view(kind).reshape(shape)
-    return pixels[..., ::-1] if shape[2] == 3 else pixels
+    return _reversed(pixels) if shape[2] == 3 else pixels
+
+
+def _reversed(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """B, G, R as R, G, B: one sample after the other, which is many times as fast as all."""
+    result = np.empty_like(pixels)
+    for sample in range(3):
+        result[..., sample] = pixels[..., 2 - sample]
+    return result
 
 
 def _picture(data: bytes, compression: int, shape: tuple[int, int, int]) -> NDArray[np.generic]:
@@ -157,9 +165,10 @@ class Painter:
         where = self._places[path, plane]  # (blocks, 4): top, left, bottom, right
         hits = (where[:, 0] < top + rows) & (where[:, 2] > top)
         hits &= (where[:, 1] < left + columns) & (where[:, 3] > left)
-        for hit in np.flatnonzero(hits):
-            above, before, below, after = (int(edge) for edge in where[hit])
-            pixels = self._block(int(blocks[hit]), path)
+        for block, (above, before, below, after) in zip(
+            blocks[hits].tolist(), where[hits].tolist(), strict=True
+        ):
+            pixels = self._block(block, path)
             first_row, first_column = max(above, top), max(before, left)
             end_row, end_column = min(below, top + rows), min(after, left + columns)
             tile[first_row - top : end_row - top, first_column - left : end_column - left] = pixels[

@@ -71,6 +71,13 @@ class Chunks:
             raise DamagedSlide(f"{what} cannot be read to its end")
         return data
 
+    def read_into(self, target: memoryview, position: int, what: str) -> None:
+        """Fill ``target`` from ``position`` on. Raises DamagedSlide."""
+        if position + len(target) > self.size_bytes:
+            raise DamagedSlide(f"{what} lies beyond the end of the file")
+        if os.preadv(self.descriptor, [target], position) != len(target):
+            raise DamagedSlide(f"{what} cannot be read to its end")
+
     @property
     def frames(self) -> dict[int, bytes]:
         """Number of a frame -> its chunk's name."""

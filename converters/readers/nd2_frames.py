@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frames of ND2 as tiles: of raw ones only what a tile needs is read; those packed by zlib
-("lossless") are unpacked whole, and a few are kept. (Mapping a file of many gigabytes into memory
+"""The frames of ND2 as tiles: of raw ones a window of some tiles beside each other is read, and the
+last ones are kept, since all channels of it follow; those packed by zlib ("lossless") are
+unpacked whole, and a few are kept. (Mapping a file of many gigabytes into memory
 would break the limits of the child process that reads it.)
 
 Colours are stored B, G, R, as Nikon's own software shows them.
@@ -21,6 +22,8 @@ from converters.slide import Pixels, RealWorldMapping
 STAMP_BYTES = 8  # before the pixels of a frame
 BAND_ROWS = 512
 KEPT_BYTES = 256 * 1024**2
+WINDOW_COLUMNS = 4096
+KEPT_WINDOW_BYTES = 48 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Frames:
         self._chunks = chunks
         self._form = form
         self._kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        self._windows: OrderedDict[tuple[int, int, int, int, int], NDArray[np.uint8]] = OrderedDict()
         self.places: dict[int, tuple[int, int]] = {}
         for number, name in chunks.frames.items():
             start, length = chunks.place(name, "a frame")
@@ -66,24 +70,48 @@ class Frames:
         """(rows, columns, samples) of a channel, RGB or grey, cut at the frame's edges."""
         form = self._form
         rows, columns = min(rows, form.rows - top), min(columns, form.columns - left)
-        pixel = form.channels * form.samples * np.dtype(form.kind).itemsize
-        part = self._bytes(frame, top, rows, left * pixel, columns * pixel)
-        samples = part.view(form.kind).reshape(part.shape[0], -1, form.channels, form.samples)
-        one = samples[:, :, channel]
-        return one[..., ::-1] if form.samples == 3 else one
-
-    def _bytes(self, frame: int, top: int, rows: int, first: int, count: int) -> NDArray[np.uint8]:
-        """(rows, count): bytes ``first`` and on of each row from ``top``."""
-        if self._form.packed:
-            return np.ascontiguousarray(self._unpacked(frame)[top : top + rows, first : first + count])
-        start, _ = self.places[frame]
-        row_bytes = self._form.row_bytes
-        if count == row_bytes:
-            data = self._chunks.read(start + top * row_bytes, rows * row_bytes, "a frame")
+        if form.packed:
+            first, lines = 0, self._unpacked(frame)[top : top + rows]
         else:
-            begins = range(start + top * row_bytes + first, start + (top + rows) * row_bytes, row_bytes)
-            data = b"".join(self._chunks.read(begin, count, "a frame") for begin in begins)
-        return np.frombuffer(data, np.uint8).reshape(rows, count)
+            first, lines = self._window(frame, top, rows, left, columns)
+        pixel = form.channels * form.samples * np.dtype(form.kind).itemsize
+        lines = lines[:, (left - first) * pixel : (left - first + columns) * pixel]
+        samples = lines.view(form.kind).reshape(rows, columns, form.channels, form.samples)
+        one = samples[:, :, channel]
+        if form.samples == 1:
+            return one
+        colours = np.empty(one.shape, one.dtype)
+        for sample in range(form.samples):  # many times as fast as all at once
+            colours[..., sample] = one[..., form.samples - 1 - sample]
+        return colours
+
+    def _window(
+        self, frame: int, top: int, rows: int, left: int, columns: int
+    ) -> tuple[int, NDArray[np.uint8]]:
+        """(First column, (rows, bytes) from it on) of raw lines that hold these columns."""
+        form = self._form
+        first = left // WINDOW_COLUMNS * WINDOW_COLUMNS
+        width = min(-(-(left + columns) // WINDOW_COLUMNS) * WINDOW_COLUMNS, form.columns) - first
+        key = frame, top, rows, first, width
+        kept = self._windows.pop(key, None)
+        if kept is None:
+            kept = self._lines(frame, top, rows, first, width)
+        self._windows[key] = kept
+        while sum(each.nbytes for each in self._windows.values()) > KEPT_WINDOW_BYTES:
+            self._windows.popitem(last=False)
+        return first, kept
+
+    def _lines(self, frame: int, top: int, rows: int, first: int, width: int) -> NDArray[np.uint8]:
+        form = self._form
+        pixel = form.channels * form.samples * np.dtype(form.kind).itemsize
+        start = self.places[frame][0] + top * form.row_bytes + first * pixel
+        if width == form.columns and form.row_bytes == width * pixel:
+            lines = np.empty((1, rows * form.row_bytes), np.uint8)
+        else:
+            lines = np.empty((rows, width * pixel), np.uint8)
+        for number, line in enumerate(lines):
+            self._chunks.read_into(line.data, start + number * form.row_bytes, "a frame")
+        return lines.reshape(rows, -1)
 
     def _unpacked(self, frame: int) -> NDArray[np.uint8]:
         kept = self._kept.get(frame)
