@@ -4,6 +4,7 @@
 DESIGN §3: everything binds to loopback unless what guards it is named.
 """
 
+import importlib.util
 import ipaddress
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,6 +68,8 @@ def http_refusals(http: HttpSettings, auth_mode: str) -> Iterator[str]:
         network(text, "http.trusted_proxies")
     if auth_mode in UNBUILT_AUTH:
         yield f'auth.mode = "{auth_mode}" is not part of this release; only "open" is, on loopback'
+    if http.server == "granian" and importlib.util.find_spec("granian") is None:
+        yield "http.server = \"granian\" needs granian: pip install 'coverslip[granian]'"
     if http.public_url and not http.public_url.startswith(("http://", "https://")):
         yield "http.public_url must start with http:// or https://"
     if http.behind_proxy and not http.trusted_proxies:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The web role: gunicorn on an inherited socket, with our worker, log and stop order."""
+"""The web role: gunicorn on an inherited socket, with our worker, log and stop order; or granian
+(``gateway.web_granian``)."""
 
 import contextlib
 import logging
@@ -9,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -109,15 +111,18 @@ class _Server(BaseApplication):  # type: ignore[misc]
         process.die_with(master.pid)
 
     def _worker_gone(self, master: Arbiter, worker: Any) -> None:
-        """Its gauges must not be summed any more."""
-        metrics = metrics_dir(self._settings)
-        for path in metrics.glob(f"gauge_live*_{worker.pid}.db"):
-            path.unlink(missing_ok=True)
+        forget_metrics(self._settings, worker.pid)
 
 
 def metrics_dir(settings: Settings) -> Path:
     """Where the web processes share their counters."""
     return settings.run_dir / "metrics"
+
+
+def forget_metrics(settings: Settings, pid: int) -> None:
+    """The gauges of a process that has ended must not be summed any more."""
+    for path in metrics_dir(settings).glob(f"gauge_live*_{pid}.db"):
+        path.unlink(missing_ok=True)
 
 
 def serve(
@@ -131,6 +136,14 @@ def serve(
     shutil.rmtree(metrics, ignore_errors=True)
     metrics.mkdir(parents=True)
     os.environ[METRICS_VARIABLE] = str(metrics)
+    if settings.http.server == "granian":
+        from gateway import web_granian
+
+        gone = partial(forget_metrics, settings)
+        code = web_granian.serve(settings.http, listener, make_app, ready, gone, DRAIN_S)
+        if code:
+            sys.exit(code)
+        return
     for name in ("GUNICORN_PID", "GUNICORN_FD", "LISTEN_FDS", "LISTEN_PID"):
         os.environ.pop(name, None)  # another server's
     sys.argv = ["coverslip", "web"]

@@ -16,7 +16,7 @@ ALLOWED = re.compile(
 )
 # Used unmodified, as separate wheels; listed in NOTICE (LGPL permits that).
 LISTED = {"psycopg", "psycopg-binary"}
-USER_EXTRAS = {"", "postgresql"}
+USER_EXTRAS = {"", "granian", "postgresql"}
 
 
 def licence_of(name: str) -> str:
