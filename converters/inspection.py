@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from converters.barcode import read_barcodes
 from converters.errors import ConversionError, UnreadableSlide
 from converters.probe import Probe
 from converters.registry import refusals
@@ -135,9 +134,9 @@ def _inspected(opened: Opened, answers: dict[str, str | None], coding: CodingCho
     barcode = scan.barcode
     for number, image in enumerate(slide.associated):
         try:
-            pixels = opened.bench.image(number)
+            opened.bench.image(number)
             if image.role is Role.LABEL and not barcode:
-                barcode = read_barcodes(pixels)
+                barcode = opened.bench.barcodes(number)
         except ConversionError as error:
             problem = problem or str(error)
     first = slide.scenes[0]

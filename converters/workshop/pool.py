@@ -223,6 +223,25 @@ class SlideBench:
             raise DamagedSlide(f"the {image.role.value.lower()} image is not as large as it says")
         return pixels
 
+    def encoded_image(self, number: int, transfer_syntax_uid: str) -> bytes:
+        return self._of_image("encoded image", number, [], transfer_syntax_uid=transfer_syntax_uid)
+
+    def barcodes(self, number: int) -> str:
+        text = self._of_image("barcodes", number, []).decode("utf-8", "replace")
+        if not all(line.isprintable() for line in text.split("\r\n")):
+            raise DamagedSlide("the file's reader gave no valid answer")
+        return text
+
+    def image_agrees(self, number: int, frame: bytes, transfer_syntax_uid: str, photometric: str) -> bool:
+        form = {"transfer_syntax_uid": transfer_syntax_uid, "photometric": photometric}
+        return self._of_image("image agrees", number, [frame], **form) == b"\1"
+
+    def _of_image(self, what: str, number: int, blobs: list[bytes], **details: object) -> bytes:
+        return self._workshop.ask(self.order(what, number=number, **details), blobs)
+
+    def blank_like(self, scene: int, level: int, index: int) -> bytes:
+        return self._workshop.ask(self.order("blank like", scene=scene, level=level, index=index), [])
+
     def blank(self, scene: int, level: int, coding: FrameCoding) -> bytes:
         return self._workshop.ask(self._work("blank", scene, level, coding), [])
 

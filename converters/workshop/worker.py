@@ -61,6 +61,15 @@ def perform(order: dict[str, Any], blobs: list[bytes]) -> bytes:
             return pack(slide)
         case "image":
             return pack_image(work.image(order["number"]))
+        case "encoded image":
+            return work.encoded_image(order["number"], order["transfer_syntax_uid"])
+        case "barcodes":
+            return work.barcodes(order["number"]).encode()
+        case "image agrees":
+            form = order["transfer_syntax_uid"], order["photometric"]
+            return bytes([work.image_agrees(order["number"], blobs[0], *form)])
+        case "blank like":
+            return work.blank_like(order["scene"], order["level"], order["index"])
         case "agrees":
             place = order["scene"], order["level"], order["index"]
             return bytes([work.agrees(*place, blobs[0], order["coding"][0], order["photometric"])])

@@ -18,11 +18,8 @@ from numpy.typing import NDArray
 from archive.part10.codestream import photometric, sniff, transfer_syntax
 from archive.part10.encode import encode_header
 from archive.part10.frame_table import encode_direct
-from converters.barcode import read_barcodes
-from converters.codecs import encode
 from converters.errors import MissingFocalPlaneSpacing
 from converters.slide import AssociatedImage, PixelType, Progress, Role, Scene, Slide, SourceFile
-from converters.writer.blank import blank_tile
 from converters.writer.coding import CodingChoice, FrameCoding
 from converters.writer.dataset import (
     SOP_CLASS_UID,
@@ -39,7 +36,7 @@ from converters.writer.recompose import Recomposed, recompose
 from converters.writer.sparse import Place
 from converters.writer.survey import COPYABLE, EOI, Survey, survey
 from converters.writer.tables import born_table
-from converters.writer.tilework import Bench, TileWork, absent_colour
+from converters.writer.tilework import Bench, TileWork
 from converters.writer.uids import IMPLEMENTATION_VERSION_NAME, Names
 
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
@@ -160,7 +157,7 @@ def born_instances(
     barcode = ""
     if not (known.barcode or slide.scan.barcode):
         labels = [at for at, image in enumerate(slide.associated) if image.role is Role.LABEL]
-        barcode = read_barcodes(look.pixels[labels[0]]) if labels else ""
+        barcode = bench.barcodes(labels[0]) if labels else ""
     identity = identify(slide, known, names, barcode, series_per_region=series_per_region)
     coding = coding or CodingChoice()
     context = _Context(slide, identity, names, scratch, progress, look, bench, coding, early or {})
@@ -168,9 +165,9 @@ def born_instances(
     made = _levels(context, planned, levels)
     number = len(planned)
     if levels is None if associated is None else associated:
-        for image, pixels in zip(slide.associated, look.pixels, strict=True):
+        for at, pixels in enumerate(look.pixels):
             number += 1
-            made.append(_associated(context, image, pixels, number))
+            made.append(_associated(context, at, pixels, number))
     return made
 
 
@@ -280,7 +277,9 @@ def _level(context: _Context, one: PlannedLevel, frames: Recomposed | None, numb
     else:
         kind = found.copied
         transfer_syntax_uid, colours, own_loss = kind.transfer_syntax_uid, kind.photometric, ""
-        blank = blank_tile(kind, absent_colour(scene, level)) if absent[kept].any() else b""
+        blank = b""
+        if absent[kept].any():
+            blank = context.bench.blank_like(scene.index, level.index, int(np.argmin(absent)))
         table, blobs = born_table(context.slide, one, kept, blank)
         pixel_bytes = int(found.lengths.sum())
     uid = context.uids[scene.index, one.index]
@@ -367,9 +366,7 @@ def _lossy_steps(
     return tuple(steps)
 
 
-def _associated(
-    context: _Context, image: AssociatedImage, pixels: NDArray[np.uint8], number: int
-) -> DicomInstance:
+def _associated(context: _Context, at: int, pixels: NDArray[np.uint8], number: int) -> DicomInstance:
     """Label, overview or thumbnail as one frame: the scanner's codestream where it is
     legal, else decoded and kept without loss. A coloured thumbnail of grey channels is an
     overview: viewers refuse a pyramid that is partly grey and partly coloured."""
@@ -378,6 +375,7 @@ def _associated(
     blended = image.role is Role.THUMBNAIL and samples > scene.levels[0].pixel_type.samples_per_pixel
     role = Role.OVERVIEW if blended else image.role
     copied = _copied_image(image, samples)
+    image = context.slide.associated[at]
     native = pixels.nbytes <= NATIVE_BYTES
     if copied is not None:
         transfer_syntax_uid, colours, frame = copied
@@ -387,7 +385,7 @@ def _associated(
     else:
         coding = CodingChoice(context.coding.lossless).of(PixelType(samples_per_pixel=samples))
         transfer_syntax_uid = coding.transfer_syntax_uid
-        frame, colours = encode(pixels, transfer_syntax_uid), coding.photometric(samples)
+        frame, colours = context.bench.encoded_image(at, transfer_syntax_uid), coding.photometric(samples)
     if image.role is Role.THUMBNAIL:
         image_type: tuple[str, ...] = ("DERIVED", "PRIMARY", role.value, "RESAMPLED")
         finest = scene.levels[0]

@@ -17,6 +17,7 @@ from archive.part10.errors import Part10Error
 from converters.codecs import CodecError, decode, encode
 from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression, UnsupportedPixels
 from converters.slide import Colour, GatherMap, Illumination, Level, Pixels, PixelTiles, Scene, Slide, TileMap
+from converters.writer.blank import blank_tile
 from converters.writer.coding import FrameCoding
 from converters.writer.survey import Heads, Kind, gathered_piece
 
@@ -62,8 +63,20 @@ class Bench(Protocol):
     def image(self, number: int) -> NDArray[np.uint8]:
         """Pixels of the slide's associated image of this number, from 0."""
 
+    def encoded_image(self, number: int, transfer_syntax_uid: str) -> bytes:
+        """That image as a frame in a lossless transfer syntax."""
+
+    def barcodes(self, number: int) -> str:
+        """The symbols on that image, one a line (see :func:`converters.barcode.read_barcodes`)."""
+
+    def image_agrees(self, number: int, frame: bytes, transfer_syntax_uid: str, photometric: str) -> bool:
+        """Whether a written frame decodes to that image's pixels."""
+
     def blank(self, scene: int, level: int, coding: FrameCoding) -> bytes:
         """The frame of a tile that the scanner left out."""
+
+    def blank_like(self, scene: int, level: int, index: int) -> bytes:
+        """The same for a level whose tiles are copied, in the form of the tile of this index."""
 
     def agrees(
         self, scene: int, level: int, index: int, frame: bytes, transfer_syntax_uid: str, photometric: str
@@ -111,6 +124,27 @@ class TileWork:
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[:2] != (image.rows, image.columns):
             raise DamagedSlide(f"the {image.role.value.lower()} image is not as large as it says")
         return np.ascontiguousarray(pixels)
+
+    def encoded_image(self, number: int, transfer_syntax_uid: str) -> bytes:
+        return encode(self.image(number), transfer_syntax_uid)
+
+    def barcodes(self, number: int) -> str:
+        from converters.barcode import read_barcodes  # only who looks for them loads the library
+
+        return read_barcodes(self.image(number))
+
+    def image_agrees(self, number: int, frame: bytes, transfer_syntax_uid: str, photometric: str) -> bool:
+        expected = self.image(number)
+        rows, columns, samples = expected.shape
+        pixels = decode(frame, transfer_syntax_uid, rows, columns, samples, 8, photometric)
+        return bool(np.array_equal(pixels, expected))
+
+    def blank_like(self, scene: int, level: int, index: int) -> bytes:
+        kept = self._level(scene, level)
+        if isinstance(kept.tiles, PixelTiles):
+            raise UnsupportedPixels(f"tiles of level {level} are no codestreams")
+        kind = self._kind(scene, level, self._bytes(kept.tiles, index), index)
+        return blank_tile(kind, absent_colour(self._slide.scenes[scene], kept))
 
     def blank(self, scene: int, level: int, coding: FrameCoding) -> bytes:
         kept = self._level(scene, level)
