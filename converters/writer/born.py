@@ -370,12 +370,12 @@ def _associated(context: _Context, at: int, pixels: NDArray[np.uint8], number: i
     """Label, overview or thumbnail as one frame: the scanner's codestream where it is
     legal, else decoded and kept without loss. A coloured thumbnail of grey channels is an
     overview: viewers refuse a pyramid that is partly grey and partly coloured."""
+    image = context.slide.associated[at]
     scene = context.slide.scenes[image.scene]
     samples = pixels.shape[2]
     blended = image.role is Role.THUMBNAIL and samples > scene.levels[0].pixel_type.samples_per_pixel
     role = Role.OVERVIEW if blended else image.role
     copied = _copied_image(image, samples)
-    image = context.slide.associated[at]
     native = pixels.nbytes <= NATIVE_BYTES
     if copied is not None:
         transfer_syntax_uid, colours, frame = copied
