@@ -16,6 +16,7 @@ from archive.values import PixelDescription
 
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 JPEGXL_RECOMPRESSION = "1.2.840.10008.1.2.4.111"
+JPEGXL = "1.2.840.10008.1.2.4.112"
 
 
 class Blob(Protocol):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pydicom.dataset import Dataset
 
 from archive.errors import CannotTranscode
+from archive.packed import ahead
 from archive.part10.bulk import BulkValue
 from archive.part10.encode import encode_dataset
 from archive.part10.frame_table import FrameTable, Range, encode_direct
@@ -54,10 +55,17 @@ def decoded_stream(
             elif part.blob_index != _DECODED:
                 yield from read(part)
             else:
-                for index in range(part.offset // frame_bytes, (part.offset + part.length) // frame_bytes):
-                    decoded = frame(index)
-                    if len(decoded) != frame_bytes:
-                        raise CannotTranscode(f"frame {index + 1} does not decode to its size")
-                    yield decoded
+                first, last = part.offset // frame_bytes, (part.offset + part.length) // frame_bytes
+                yield from decoded_frames(frame, range(first, last), frame_bytes)
 
     return ByteStream(plan.length, chunks(), "application/dicom")
+
+
+def decoded_frames(
+    frame: Callable[[int], bytes], indices: Sequence[int], frame_bytes: int
+) -> Iterator[bytes]:
+    """Frames decoded by ``frame``, a few at once, each of ``frame_bytes`` (CannotTranscode)."""
+    for index, decoded in zip(indices, ahead(frame, indices), strict=True):
+        if len(decoded) != frame_bytes:
+            raise CannotTranscode(f"frame {index + 1} does not decode to its size")
+        yield decoded

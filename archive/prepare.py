@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From bytes that arrived to what a record says of them; nothing is stored here."""
 
-import gzip
 import hashlib
 import io
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from archive import packed_json
 from archive.errors import Unreadable, UnsupportedSopClass, UnsupportedTransferSyntax
 from archive.part10.agreement import HEAD_BYTES, Announced, disagreements
 from archive.part10.budget import ParseBudget
@@ -105,7 +105,7 @@ def from_file(staged: StagedFile, spool: Spool, budget: ParseBudget) -> Prepared
     )
     sections = Sections(
         scanned.header,
-        gzip.compress(to_json(scanned.dataset, scanned.bulk), 6, mtime=0),
+        packed_json.pack(to_json(scanned.dataset, scanned.bulk)),
         scanned.frame_table,
     )
     return Prepared(recorded, sections, scanned.dataset, blobs)
@@ -177,7 +177,7 @@ def describe_header(header: bytes, budget: ParseBudget, bulk: Sequence[BulkValue
     scanned = scan_header(header, budget)
     return Described(
         scanned.dataset,
-        gzip.compress(to_json(scanned.dataset, [*scanned.bulk, *bulk]), 6, mtime=0),
+        packed_json.pack(to_json(scanned.dataset, [*scanned.bulk, *bulk])),
         {b.path: hashlib.sha256(header[b.offset : b.offset + b.length]).digest() for b in scanned.bulk},
     )
 

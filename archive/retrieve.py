@@ -11,8 +11,9 @@ import io
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -20,10 +21,11 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 
 from archive.access import EVERYTHING, Action, Principal, Scope
-from archive.blobs import JPEGXL_RECOMPRESSION, Blob, describe_pixels, open_blobs, open_packed
+from archive.blobs import JPEGXL, JPEGXL_RECOMPRESSION, Blob, describe_pixels, open_blobs, open_packed
 from archive.core import Core
 from archive.decoded import MAX_NATIVE_BYTES, decoded_stream
 from archive.errors import (
+    CannotDecode,
     CannotTranscode,
     Damaged,
     Gone,
@@ -36,9 +38,9 @@ from archive.errors import (
     TooLarge,
 )
 from archive.files import OpenFile
-from archive.packed import PackedFile
+from archive.packed import PackedFile, ahead
 from archive.part10.bulk import BulkValue
-from archive.part10.frame_table import FrameTable, Kind, Range, repack
+from archive.part10.frame_table import FrameTable, Kind, Range, Segment, repack
 from archive.part10.stream import Part10Stream
 from archive.part10.syntaxes import NATIVE
 from archive.rows import Row, changed_since, find_row, is_tombstoned, last_change, rows_below, visible
@@ -233,7 +235,7 @@ class Retriever:
         if handle.table is None or handle.row.transfer_syntax_uid in NATIVE:
             return True
         size = handle.table.count * native_frame_bytes(handle.row)
-        return 0 < size <= MAX_NATIVE_BYTES and self._can(handle, DEFAULT_SYNTAX)
+        return 0 < size <= MAX_NATIVE_BYTES and self.can(handle, DEFAULT_SYNTAX)
 
     def _converted(self, handle: Handle, transfer_syntax_uid: str) -> ByteStream:
         """The current revision in Explicit VR Little Endian."""
@@ -242,16 +244,14 @@ class Retriever:
             raise CannotTranscode(f"instances of {row.transfer_syntax_uid} cannot be given so")
         if table is None or row.transfer_syntax_uid in NATIVE:
             plan = Part10Stream(self.header(handle), transfer_syntax_uid, table, row.bulk)
-            return ByteStream(plan.length, _pieces(plan, handle), "application/dicom")
-        codec, pixels, kept = self._core.codec, self.pixels(handle), table
-        assert codec is not None
+            return _streamed(plan, handle)
         return decoded_stream(
             self.header(handle),
             self.dataset(handle),
             bulk_values(row),
             table.count,
             native_frame_bytes(row),
-            lambda index: codec.transcode(read_frame(handle, kept, index), pixels, transfer_syntax_uid),
+            self.transcoder(handle, transfer_syntax_uid),
             lambda part: handle.blobs[part.blob_index].chunks(part.offset, part.length),
         )
 
@@ -278,10 +278,11 @@ class Retriever:
         etag = handle.instance.etag
         if row.base == "file" and (base or row.revision == 0):
             blob = handle.blobs[0]
-            return ByteStream(blob.size, blob.chunks(0, blob.size), "application/dicom", etag)
+            whole = blob.chunks(0, blob.size)
+            return ByteStream(blob.size, whole, "application/dicom", etag, blob.chunks)
         header = self._section(row, row.base_header if base else row.header)
         plan = Part10Stream(header, row.transfer_syntax_uid, handle.table, row.bulk)
-        return ByteStream(plan.length, _pieces(plan, handle), "application/dicom", etag)
+        return _streamed(plan, handle, etag)
 
     def metadata(self, instance: Instance, *, principal: Principal, scope: Scope) -> bytes:
         """See ``Archive.metadata``."""
@@ -336,32 +337,44 @@ class Retriever:
         assert table is not None
         stored = handle.row.transfer_syntax_uid
         transcode = transfer_syntax_uid not in ("", stored)
-        if transcode and not self._can(handle, transfer_syntax_uid):
+        if transcode and not self.can(handle, transfer_syntax_uid):
             raise CannotTranscode(f"frames of {stored} cannot be given in {transfer_syntax_uid}")
         self._note("frames", handle, principal, len(numbers))
         if not transcode:
             return (read_frame(handle, table, number - 1) for number in numbers)
-        codec = core.codec
+        made = self.transcoder(handle, transfer_syntax_uid)
+        if len(numbers) == 1:
+            return (made(number - 1) for number in numbers)
+        return ahead(made, [number - 1 for number in numbers])
+
+    def transcoder(self, handle: Handle, transfer_syntax_uid: str) -> Callable[[int], bytes]:
+        """What gives one frame, counted from 0, in another transfer syntax."""
+        codec, table = self._core.codec, handle.table
         assert codec is not None
+        assert table is not None
         pixels = self.pixels(handle)
 
         def transcoded(index: int) -> bytes:
-            if transfer_syntax_uid == JPEGXL_RECOMPRESSION:
+            if transfer_syntax_uid in (JPEGXL_RECOMPRESSION, JPEGXL):
                 stored = recompressed_frame(handle, table, index)
                 if stored is not None:
                     return stored
-            return codec.transcode(read_frame(handle, table, index), pixels, transfer_syntax_uid)
+            frame = read_frame(handle, table, index)
+            if not frame:
+                raise CannotDecode(f"frame {index + 1} is empty")
+            return codec.transcode(frame, pixels, transfer_syntax_uid)
 
-        return (transcoded(number - 1) for number in numbers)
+        return transcoded
 
-    def _can(self, handle: Handle, transfer_syntax_uid: str) -> bool:
+    def can(self, handle: Handle, transfer_syntax_uid: str) -> bool:
+        """Whether the codec has a way from the stored transfer syntax to this one."""
         codec = self._core.codec
         return codec is not None and codec.can_transcode(self.pixels(handle), transfer_syntax_uid)
 
     def can_transcode(self, instance: Instance, transfer_syntax_uid: str, *, scope: Scope) -> bool:
         """See ``Archive.can_transcode``."""
         handle = self._handle(instance, scope)
-        return transfer_syntax_uid == handle.row.transfer_syntax_uid or self._can(handle, transfer_syntax_uid)
+        return transfer_syntax_uid == handle.row.transfer_syntax_uid or self.can(handle, transfer_syntax_uid)
 
     def pixels(self, handle: Handle) -> PixelDescription:
         """What a decoder must know; the ICC profile is the first optical path's."""
@@ -389,10 +402,29 @@ class Retriever:
         for value in handle.row.bulk:
             if value.path == path and not value.is_pixel_data:
                 self._note("bulk", handle, principal, 1, path)
-                return ByteStream(value.length, handle.blobs[0].chunks(value.offset, value.length))
+                places = [Range(0, value.offset, value.length)]
+                section = section_of(partial(iter, places), handle)
+                return ByteStream(value.length, section(0, value.length), section=section)
         data = header_value(self.dataset(handle), path)
         self._note("bulk", handle, principal, 1, path)
-        return ByteStream(len(data), iter([data]))
+        return ByteStream(len(data), iter([data]), section=section_of(lambda: [data], handle))
+
+    def opened(self, instance: Instance, *, principal: Principal, scope: Scope) -> Handle:
+        """The handle behind a descriptor, for other reading verbs."""
+        self._core.check(principal, Action.READ)
+        return self._handle(instance, scope)
+
+    def behind(self, instance: Instance, scope: Scope) -> Handle:
+        """The same for questions about it, which are nobody's reading."""
+        return self._handle(instance, scope)
+
+    def note(self, kind: str, handle: Handle, principal: Principal, count: int = 1) -> None:
+        """An access line."""
+        self._note(kind, handle, principal, count)
+
+    def packed_json(self, handle: Handle) -> bytes:
+        """DICOM JSON as it is kept, see :mod:`archive.packed_json`."""
+        return self._section(handle.row, handle.row.json)
 
     # ---- pictures --------------------------------------------------------------
 
@@ -499,12 +531,32 @@ def _read(handle: Handle, place: Range) -> bytes:
     return data
 
 
-def _pieces(plan: Part10Stream, handle: Handle) -> Iterator[bytes]:
-    for part in plan.parts():
-        if isinstance(part, bytes):
-            yield part
-        else:
-            yield from handle.blobs[part.blob_index].chunks(part.offset, part.length)
+def _streamed(plan: Part10Stream, handle: Handle, etag: str = "") -> ByteStream:
+    section = section_of(plan.parts, handle)
+    return ByteStream(plan.length, section(0, plan.length), "application/dicom", etag, section)
+
+
+def section_of(
+    parts: Callable[[], Iterable[Segment]], handle: Handle
+) -> Callable[[int, int], Iterator[bytes]]:
+    """What gives ``(offset, length)`` of parts that stand one after the other; those before
+    and behind are not read."""
+
+    def section(offset: int, length: int) -> Iterator[bytes]:
+        at, end = 0, offset + length
+        for part in parts():
+            size = len(part) if isinstance(part, bytes) else part.length
+            start, stop = max(offset, at) - at, min(end, at + size) - at
+            if start < stop:
+                if isinstance(part, bytes):
+                    yield part[start:stop]
+                else:
+                    yield from handle.blobs[part.blob_index].chunks(part.offset + start, stop - start)
+            at += size
+            if at >= end:
+                return
+
+    return section
 
 
 def bulk_values(row: Row) -> tuple[BulkValue, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from archive import (
+    bulk_data,
     catalogue,
     folding,
     garbage,
@@ -36,6 +37,7 @@ from archive.storage.base import Storage
 from archive.values import (
     ByteStream,
     Change,
+    Deflated,
     Finding,
     FrameCodec,
     Instance,
@@ -239,6 +241,13 @@ class Archive:
         BulkDataURI is ``bulk:`` and a path, for the edge to make absolute."""
         return self._retriever.metadata(instance, principal=principal, scope=scope)
 
+    def metadata_pieces(
+        self, instance: Instance, *, principal: Principal, scope: Scope
+    ) -> Sequence[Deflated]:
+        """The same object as it was compressed when it came, cut where ``bulk:`` stands:
+        between each two pieces the edge puts what makes the path a URL."""
+        return bulk_data.metadata_pieces(self._retriever, instance, principal=principal, scope=scope)
+
     def frame(self, instance: Instance, number: int, *, principal: Principal, scope: Scope) -> bytes:
         """One frame (from 1) as stored, without padding. Raises NoSuchFrame."""
         return self._retriever.frame(instance, number, principal=principal, scope=scope)
@@ -262,6 +271,19 @@ class Archive:
     def can_transcode(self, instance: Instance, transfer_syntax_uid: str, *, scope: Scope) -> bool:
         """Whether :meth:`frames` would give this transfer syntax."""
         return self._retriever.can_transcode(instance, transfer_syntax_uid, scope=scope)
+
+    def pixel_data(self, instance: Instance, *, principal: Principal, scope: Scope) -> ByteStream:
+        """All frames as one native, little-endian value, decoded one by one where they are
+        encapsulated. Raises NoSuchFrame where there are none, CannotTranscode."""
+        return bulk_data.pixel_data(self._retriever, instance, principal=principal, scope=scope)
+
+    def can_be_native(self, instance: Instance, *, scope: Scope) -> bool:
+        """Whether :meth:`pixel_data` would give them."""
+        return bulk_data.can_be_native(self._retriever, self._retriever.behind(instance, scope))
+
+    def bulk_paths(self, instance: Instance, *, principal: Principal, scope: Scope) -> list[str]:
+        """The paths of every bulk value that metadata names; pixel data have none."""
+        return bulk_data.bulk_paths(self._retriever, instance, principal=principal, scope=scope)
 
     def bulk(self, instance: Instance, path: str, *, principal: Principal, scope: Scope) -> ByteStream:
         """The value at a path of tags and item numbers from 0 (``00480105/0/00282000``).

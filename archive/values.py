@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The values that cross the archive's door: what edges give and what they get."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -154,6 +154,20 @@ class ByteStream:
     chunks: Iterator[bytes]
     content_type: str = "application/octet-stream"
     etag: str = ""
+    section: Callable[[int, int], Iterator[bytes]] | None = None
+    """``(offset, length)`` of it without reading what lies before; None where the bytes
+    have to be made one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deflated:
+    """Bytes in compressed form: blocks of RFC 1951 that end on a byte, none the last one,
+    and refer to nothing before them. Pieces may be joined, ``length`` and ``crc32`` are
+    those of what they inflate to."""
+
+    data: bytes
+    length: int
+    crc32: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ nothing is left the answer is 406, never an error.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,8 +34,20 @@ SYNTAXES_OF = {
 }
 """Tables 8.7.3-2 to 8.7.3-5; the first syntax is the default of the media type."""
 
+_REPACKED = {f"{_JPEG}50": f"{_JPEG}111", f"{_JPEG}111": f"{_JPEG}50"}
+"""JPEG and its JPEG XL recompression turn into each other bit for bit."""
+
 MEDIA_TYPE_OF = {uid: name for name, uids in SYNTAXES_OF.items() for uid in uids}
-ALIASES = {"image/x-jls": "image/jls", "image/x-dicom-rle": "image/dicom-rle", "image/jhc": "image/jphc"}
+ALIASES = {
+    "image/x-jls": "image/jls",
+    "image/x-dicom-rle": "image/dicom-rle",
+    "image/jhc": "image/jphc",
+    "image/dicom+jpeg": "image/jpeg",
+    "image/dicom+jpeg-ls": "image/jls",
+    "image/dicom+jp2": "image/jp2",
+    "image/dicom+jpx": "image/jpx",
+    "image/dicom+rle": "image/dicom-rle",
+}
 """Names of earlier editions that clients still send; accepted, never emitted."""
 
 _DICOM_ONLY = frozenset(
@@ -46,6 +59,7 @@ RENDERED_TYPES = ("image/jpeg", "image/png", "image/gif")
 JSON = "application/dicom+json"
 XML = "application/dicom+xml"
 _MAX_MEMBERS = 64
+_Q_VALUE = re.compile(r"[01]?\.[0-9]{1,9}|[01]\.?")
 
 
 class NotAcceptable(Exception):
@@ -73,6 +87,17 @@ class MediaRange:
         if self.media_type in ("*/*", media_type):
             return True
         return self.media_type.endswith("/*") and media_type.startswith(self.media_type[:-1])
+
+    def precision(self, given: "Representation") -> tuple[int, int] | None:
+        """How closely this member names ``given`` (RFC 9110 12.5.1), None if not at all. A
+        bare ``*/*`` is any packaging; no syntax is as good as any."""
+        packed_otherwise = self.multipart != given.multipart
+        if not self.covers(given.media_type) or (packed_otherwise and self.media_type != "*/*"):
+            return None
+        if self.transfer_syntax not in ("", "*", given.transfer_syntax_uid):
+            return None
+        exact = 2 if self.media_type == given.media_type else 0 if self.media_type == "*/*" else 1
+        return exact, int(self.transfer_syntax == given.transfer_syntax_uid != "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +167,9 @@ def _parse_member(member: str) -> MediaRange | None:
     name, parameters = parse_parameters(member)
     if name.count("/") != 1 or (name.startswith("*/") and name != "*/*"):
         return None
-    try:
-        q = float(parameters.get("q", "1"))
-    except ValueError:
-        return None
-    if not 0 <= q <= 1:
+    q_value = parameters.get("q", "1")
+    q = float(q_value) if _Q_VALUE.fullmatch(q_value) else 2.0
+    if q > 1:
         return None
     multipart = name in ("multipart/related", "multipart/*")
     if multipart:
@@ -175,24 +198,30 @@ def _choose(ranges: Sequence[MediaRange], offer: Offer) -> Representation | None
     """The best of one list: by q, then what is stored, then the client's order.
 
     Stored before transcoded at equal q, since viewers list every codec they can decode
-    with no preference meant; OHIF's list starts with JPEG-LS.
+    with no preference meant; OHIF's list starts with JPEG-LS. The q of a representation is
+    that of the member that names it most closely, so ``image/jpeg;q=0, */*`` is anything
+    but JPEG.
     """
-    refused = [member for member in ranges if member.q == 0]
     found: list[tuple[float, bool, int, Representation]] = []
     for order, member in enumerate(ranges):
         if member.q == 0:
             continue
         given = offer(member)
-        if given is None or any(
-            no.multipart == given.multipart
-            and no.covers(given.media_type)
-            and no.transfer_syntax in ("", "*", given.transfer_syntax_uid)
-            and no.media_type != "*/*"
-            for no in refused
-        ):
+        if given is None:
             continue
-        found.append((-member.q, not given.stored, order, given))
+        q = _quality(ranges, given)
+        if q > 0:
+            found.append((-q, not given.stored, order, given))
     return min(found, key=lambda item: item[:3])[3] if found else None
+
+
+def _quality(ranges: Sequence[MediaRange], given: Representation) -> float:
+    closest, q = (-1, -1), 0.0
+    for member in ranges:
+        precision = member.precision(given)
+        if precision is not None and (precision, member.q) > (closest, q):
+            closest, q = precision, member.q
+    return q
 
 
 def negotiate(accept: str | None, offer: Offer, query: Sequence[str] = ()) -> Representation:
@@ -223,32 +252,34 @@ def given_syntax(stored: str) -> str:
     return EXPLICIT_VR_LITTLE_ENDIAN if stored in NATIVE else stored
 
 
-def offer_frames(stored: str, can: Callable[[str], bool], *, lossy: bool, count: int = 1) -> Offer:
+def offer_frames(
+    stored: str, can: Callable[[str], bool], *, lossy: bool, count: int = 1, as_one: bool = False
+) -> Offer:
     """Frames of one instance (Table 10.4.1-1; DESIGN 4 "Negotiation").
 
     ``can`` says whether frames can be given in a further syntax; it is asked only about
-    what the client names. A single part is given for one frame only. Stored bytes answer
-    ``transfer-syntax=*``, ``*/*``, and a type without syntax when just lossy data exist
-    (8.7.3.4). Compressed bytes under ``application/octet-stream; transfer-syntax=*`` are
-    an extension that viewers need.
+    what the client names. A single part is given for one item only: one frame, or with
+    ``as_one`` all of them as one native value. Stored bytes answer ``transfer-syntax=*``,
+    ``*/*``, and a type without syntax when just lossy data exist (8.7.3.4). Compressed
+    bytes under ``application/octet-stream; transfer-syntax=*`` are an extension that
+    viewers need.
     """
     own = given_syntax(stored)
     own_type = MEDIA_TYPE_OF.get(own, "application/octet-stream")
 
     def give(media_type: str, uid: str, multipart: bool) -> Representation | None:
-        if uid != own and not can(uid):
+        alone = count == 1 or (as_one and uid == EXPLICIT_VR_LITTLE_ENDIAN)
+        if (not multipart and not alone) or (uid != own and not can(uid)):
             return None
         return Representation(media_type, uid, multipart, stored=uid == own)
 
     def offer(member: MediaRange) -> Representation | None:
         # A bare */* asks for the default of the resource, which is multipart (10.4.1.1).
         multipart = member.multipart or member.media_type == "*/*"
-        if not multipart and count != 1:
-            return None
         wanted = member.transfer_syntax
         if member.media_type.endswith("/*"):
             if wanted in ("", "*"):
-                return Representation(own_type, own, multipart) if member.covers(own_type) else None
+                return give(own_type, own, multipart) if member.covers(own_type) else None
             named = MEDIA_TYPE_OF.get(wanted, "application/octet-stream")
             known = wanted in MEDIA_TYPE_OF or wanted == EXPLICIT_VR_LITTLE_ENDIAN
             return give(named, wanted, multipart) if known and member.covers(named) else None
@@ -263,7 +294,10 @@ def offer_frames(stored: str, can: Callable[[str], bool], *, lossy: bool, count:
             return None
         if own in syntaxes and (wanted == "*" or (wanted == "" and lossy)):
             return give(member.media_type, own, multipart)
-        uid = syntaxes[0] if wanted in ("", "*") else wanted
+        uid = wanted or syntaxes[0]
+        if uid == "*":
+            repacked = _REPACKED.get(own, "")
+            uid = repacked if repacked in syntaxes else syntaxes[0]
         return give(member.media_type, uid, multipart) if uid in syntaxes else None
 
     return offer
@@ -295,13 +329,16 @@ def offer_dicom(stored: str, can: Callable[[str], bool], *, lossy: bool, single:
     return offer
 
 
-def offer_bulk(member: MediaRange) -> Representation | None:
-    """One bulk value (10.4.1.1.5): octets, in one part or alone, whatever syntax is named."""
+def offer_bulk(member: MediaRange, *, single: bool = True) -> Representation | None:
+    """Bulk values (10.4.1.1.5): octets, whatever syntax is named; in parts, or alone where
+    it is a single one."""
     if not member.covers("application/octet-stream"):
         return None
     if member.transfer_syntax not in ("", "*", EXPLICIT_VR_LITTLE_ENDIAN):
         return None
     multipart = member.multipart or member.media_type == "*/*"
+    if not multipart and not single:
+        return None
     return Representation("application/octet-stream", "", multipart)
 
 

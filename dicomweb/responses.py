@@ -3,10 +3,11 @@
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flask import Response, request
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from dicomweb import multipart
 from dicomweb.media import Representation
@@ -72,15 +73,59 @@ def not_modified(etag: str, cache_control: str, vary: str = "Accept") -> Respons
     return labelled(Response(status=304), etag, cache_control, vary)
 
 
-def single_part(chunks: Iterable[bytes], length: int, content_type: str, etag: str, cache: str) -> Response:
-    """One representation alone; Range is honoured (206, 416), several ranges get it whole."""
-    response = Response(chunks, content_type=content_type)
-    response.content_length = length
-    labelled(response, etag, cache)
+Section = Callable[[int, int], Iterable[bytes]]
+"""``(offset, length)`` of a representation."""
+
+
+def single_part(
+    chunks: Iterable[bytes],
+    length: int,
+    content_type: str,
+    etag: str,
+    cache: str,
+    section: Section | None = None,
+) -> Response:
+    """One representation alone. One range is honoured (206, 416) unless If-Range names
+    another ETag; several get it whole (RFC 9110 14.2). Without ``section`` what lies before
+    the range is made and dropped."""
+    found = _range(length, etag)
+    if found is None:
+        response = Response(chunks, content_type=content_type)
+        response.content_length = length
+    else:
+        start, stop = found
+        cut = section(start, stop - start) if section is not None else _cut(chunks, start, stop)
+        response = Response(cut, 206, content_type=content_type)
+        response.content_length = stop - start
+        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{length}"
     response.headers["Accept-Ranges"] = "bytes"
-    if "," not in request.headers.get("Range", ""):
-        response.make_conditional(request.environ, accept_ranges=True, complete_length=length)
-    return response
+    return labelled(response, etag, cache)
+
+
+def _range(length: int, etag: str) -> tuple[int, int] | None:
+    """The half-open range to send, None for all. A Range that is no range of bytes is
+    ignored, and so is every Range of a HEAD; raises RequestedRangeNotSatisfiable."""
+    asked = request.range
+    if request.method != "GET" or asked is None or asked.units != "bytes" or len(asked.ranges) != 1:
+        return None
+    condition = request.headers.get("If-Range")
+    if condition is not None and condition.strip() != etag:  # a date never matches: we have none
+        return None
+    found = asked.range_for_length(length)
+    if found is None or found[0] is None or found[1] is None or found[0] >= found[1]:
+        raise RequestedRangeNotSatisfiable(length)
+    return found[0], found[1]
+
+
+def _cut(chunks: Iterable[bytes], start: int, stop: int) -> Iterator[bytes]:
+    at = 0
+    for chunk in chunks:
+        part = chunk[max(0, start - at) : max(0, stop - at)]
+        if part:
+            yield part
+        at += len(chunk)
+        if at >= stop:
+            return
 
 
 def multipart_related(

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""WADO-RS: instances, metadata, frames and bulk data (PS3.18 Section 10.4)."""
+"""WADO-RS: instances, metadata and frames (PS3.18 Section 10.4)."""
 
 import hashlib
-import json
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from archive.values import Instance
 from dicomweb import media, urls
 from dicomweb.context import archive, base_url, caller, web
 from dicomweb.errors import BadRequest
-from dicomweb.native_xml import native_dicom_model
+from dicomweb.native_xml import native_dicom_model_of
 from dicomweb.responses import (
     IMMUTABLE,
     REVALIDATE,
@@ -25,18 +24,20 @@ from dicomweb.responses import (
     accept_query,
     etag_of,
     is_known,
-    json_array,
     json_stream,
+    labelled,
     multipart_related,
     not_modified,
     single_part,
 )
+from dicomweb.spliced_gzip import Piece, inflated, spliced
 
 wado = Blueprint("wado", __name__, url_prefix=urls.ROOT)
 
 STUDY = "/studies/<uid:study>"
 SERIES = f"{STUDY}/series/<uid:series>"
 INSTANCE = f"{SERIES}/instances/<uid:instance>"
+_XML_AT_ONCE_BYTES = 1 << 20
 _FRAME_LIST = re.compile(r"[0-9]{1,10}(?:,[0-9]{1,10})*")
 
 
@@ -136,7 +137,8 @@ def retrieve_instance(study: str, series: str, instance: str) -> Response:
     syntax = _converted_to(chosen)
     stream = archive().open(found, base=base, transfer_syntax_uid=syntax, **caller())
     if not chosen.multipart:
-        return single_part(stream.chunks, stream.length, chosen.content_type, etag, REVALIDATE)
+        content = stream.chunks, stream.length, chosen.content_type
+        return single_part(*content, etag, REVALIDATE, stream.section)
     part = Part(chosen.content_type, location_of(found), stream.chunks, stream.length)
     return multipart_related([part], chosen, boundary_of(found), etag)
 
@@ -158,34 +160,63 @@ def retrieve_instance_metadata(study: str, series: str, instance: str) -> Respon
 
 
 def _metadata(found: Sequence[Instance]) -> Response:
+    """JSON leaves as it was compressed when the instances came, gzip'd or inflated."""
     chosen = media.negotiate(accept(), media.offer_data_sets(len(found)), accept_query())
-    packed = "gzip" if request.accept_encodings["gzip"] > 0 else ""
+    packed = request.accept_encodings["gzip"] > 0
     etag = etag_of(base_url(), chosen, packed, *(instance.etag for instance in found))
     vary = "Accept, Accept-Encoding"
     if is_known(etag):
         return not_modified(etag, REVALIDATE, vary)
-    objects = _with_absolute_urls(found)
-    if chosen.media_type != media.XML:
-        return json_stream(json_array(objects), chosen.media_type, etag)
-    documents = (native_dicom_model(json.loads(encoded)) for encoded in objects)
-    if not chosen.multipart:
-        return json_stream(documents, chosen.media_type, etag)
-    parts = (Part(media.XML, "", [document], len(document)) for document in documents)
-    return multipart_related(parts, chosen, secrets.token_hex(16), etag)
+    if chosen.media_type == media.XML:
+        return _xml(found, chosen, etag)
+    pieces = _array_of(found)
+    body = spliced(pieces) if packed else inflated(pieces)
+    whole = packed and len(found) == 1  # small, and its length is told
+    response = Response([b"".join(body)] if whole else body, content_type=chosen.media_type)
+    if packed:
+        response.headers["Content-Encoding"] = "gzip"
+    return labelled(response, etag, REVALIDATE, vary)
 
 
-def _with_absolute_urls(found: Sequence[Instance]) -> Iterator[bytes]:
-    """DICOM JSON objects one by one. The model holds ``bulk:`` and a path where we give
-    a URL; a quote inside of a value is escaped, so the pattern is never a value's."""
+def _array_of(found: Sequence[Instance]) -> Iterator[Piece]:
+    """The JSON array in pieces; the model has ``bulk:`` and a path where we give a URL."""
     who, store = caller(), archive()
     places = [f"{location_of(instance)}/bulkdata/".encode() for instance in found]
 
-    def objects() -> Iterator[bytes]:
+    def pieces() -> Iterator[Piece]:
+        before = b"["
         for instance, place in zip(found, places, strict=True):
-            encoded = store.metadata(instance, **who)
-            yield encoded.replace(b'"BulkDataURI":"bulk:', b'"BulkDataURI":"' + place)
+            yield before
+            first, *others = store.metadata_pieces(instance, **who)
+            yield first
+            for piece in others:
+                yield place
+                yield piece
+            before = b","
+        yield b"[]" if before == b"[" else b"]"
 
-    return objects()
+    made = pieces()
+    return made if len(found) > 1 else iter(list(made))  # one is read before 200 is said
+
+
+def _xml(found: Sequence[Instance], chosen: media.Representation, etag: str) -> Response:
+    """One document each; those of many frames are written as they are read."""
+    who, store = caller(), archive()
+    places = [f"{location_of(instance)}/bulkdata/".encode() for instance in found]
+
+    def document(instance: Instance, place: bytes) -> Part:
+        encoded = store.metadata(instance, **who)
+        encoded = encoded.replace(b'"BulkDataURI":"bulk:', b'"BulkDataURI":"' + place)
+        chunks = native_dicom_model_of(encoded)
+        if len(encoded) > _XML_AT_ONCE_BYTES:
+            return Part(media.XML, "", chunks)
+        whole = b"".join(chunks)
+        return Part(media.XML, "", [whole], len(whole))
+
+    parts = (document(instance, place) for instance, place in zip(found, places, strict=True))
+    if not chosen.multipart:
+        return json_stream(next(parts).chunks, chosen.media_type, etag)
+    return multipart_related(parts, chosen, secrets.token_hex(16), etag)
 
 
 # ---- frames ---------------------------------------------------------------------
@@ -222,21 +253,3 @@ def retrieve_frames(study: str, series: str, instance: str, numbers: str) -> Res
     )
     listed = list(parts) if len(wanted) == 1 else parts
     return multipart_related(listed, chosen, boundary_of(found), etag, IMMUTABLE)
-
-
-# ---- bulk data ------------------------------------------------------------------
-
-
-@wado.get(f"{INSTANCE}/bulkdata/<bulk:path>")
-def retrieve_bulk_data(study: str, series: str, instance: str, path: str) -> Response:
-    """One bulk value, as metadata's BulkDataURI names it (10.4.1.1.5)."""
-    found = archive().instance(study, series, instance, **caller())
-    chosen = media.negotiate(accept(), media.offer_bulk, accept_query())
-    etag = etag_of(found.etag, path, chosen)
-    stream = archive().bulk(found, path, **caller())
-    if is_known(etag):
-        return not_modified(etag, IMMUTABLE)
-    if not chosen.multipart:
-        return single_part(stream.chunks, stream.length, chosen.content_type, etag, IMMUTABLE)
-    part = Part(chosen.content_type, f"{location_of(found)}/bulkdata/{path}", stream.chunks, stream.length)
-    return multipart_related([part], chosen, boundary_of(found), etag, IMMUTABLE)

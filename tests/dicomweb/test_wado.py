@@ -235,12 +235,13 @@ def test_lossless_frames_are_decoded_for_those_who_name_no_syntax(reader):
 @pytest.mark.parametrize(
     "accept",
     [
-        f"image/jp2; transfer-syntax={J2K}",
-        "image/jls; transfer-syntax=1.2.840.10008.1.2.4.81",
+        "image/jpx; transfer-syntax=1.2.840.10008.1.2.4.92",
+        f"image/jls; transfer-syntax={J2K}",
         "text/html",
         "nonsense",
         f'multipart/related; type="image/jpeg"; transfer-syntax={J2K_LOSSLESS}',
-        f'multipart/related; type="image/jp2"; transfer-syntax={J2K}',
+        'multipart/related; type="image/jpeg"; transfer-syntax=1.2.840.10008.1.2.4.51',
+        "image/jpeg;q=0, multipart/related;type=image/jpeg;q=0.0",
         "application/octet-stream; transfer-syntax=1.2.3",
         "*/*;q=0",
     ],
