@@ -24,6 +24,14 @@ class Reason(IntEnum):
     TRANSFER_SYNTAX_NOT_SUPPORTED = 0xC122
 
 
+class StoreWarning(IntEnum):
+    """Stored, but not quite as it came (PS3.4 Table B.2-1; Warning Reason of PS3.18 I.2)."""
+
+    COERCION = 0xB000
+    ELEMENTS_DISCARDED = 0xB006
+    DATA_SET_MISMATCH = 0xB007
+
+
 class ArchiveError(Exception):
     """Base of every refusal. ``reason`` is DICOM's code; ``str()`` names the problem
     without any attribute value (UIDs excepted), so that it may be logged."""

@@ -28,6 +28,7 @@ from archive.errors import (
     NotAllowed,
     StorageFull,
     StoreTooNew,
+    StoreWarning,
     StudyMismatch,
 )
 from archive.indexing import (
@@ -42,6 +43,7 @@ from archive.indexing import (
 from archive.journal import Target, encode_entry, new_entry
 from archive.part10.digest import pixel_digest
 from archive.part10.frame_table import FrameTable
+from archive.part10.scan import OTHER_SOP_CLASS
 from archive.prepare import Prepared, frame_pieces
 from archive.record import (
     BlobRef,
@@ -408,7 +410,17 @@ def _stored(recorded: RecordedInstance, outcome: Outcome) -> Stored:
         recorded.sop_instance_uid,
         recorded.sop_class_uid,
         outcome,
+        _warning(recorded, outcome),
     )
+
+
+def _warning(recorded: RecordedInstance, outcome: Outcome) -> StoreWarning | None:
+    """What the sender should know of an instance that is stored (PS3.4 Table B.2-1)."""
+    if outcome is Outcome.KEPT_FIRST:
+        return StoreWarning.ELEMENTS_DISCARDED
+    if OTHER_SOP_CLASS in recorded.findings:
+        return StoreWarning.DATA_SET_MISMATCH
+    return None
 
 
 def original_of(core: Core, digest: bytes, *, principal: Principal, scope: Scope) -> list[Stored]:

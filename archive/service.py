@@ -25,6 +25,7 @@ from archive import (
 )
 from archive.access import Policy, Principal, Scope
 from archive.access_log import AccessLog
+from archive.assemble import Assembly
 from archive.core import Core, Limits
 from archive.errors import ArchiveError
 from archive.files import OpenFiles
@@ -101,6 +102,13 @@ class Archive:
         Raises StorageFull, StorageFailed."""
         self._writes(size_hint)
         return self._core.spool.stage(size_hint)
+
+    def assembly(self) -> Assembly:
+        """Where metadata and bulk values that come apart are put together (PS3.18 10.5):
+        ``begin``, ``write`` for each value, then ``assemble`` for each data set; a context
+        manager. Raises StorageFull, StorageFailed."""
+        self._writes(0)
+        return Assembly(self._core.spool, self._writes)
 
     def stage_copy(
         self,

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from archive.errors import Reason
+from archive.errors import StoreWarning
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Stored:
     sop_instance_uid: str
     sop_class_uid: str
     outcome: Outcome
-    warning: Reason | None = None
+    warning: StoreWarning | None = None
 
 
 @dataclass(frozen=True, slots=True)

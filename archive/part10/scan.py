@@ -26,6 +26,8 @@ from archive.part10.walker import Normalised, normalise
 
 __all__ = ["BulkValue", "ScannedFile", "reencode_to_explicit_le", "scan_file"]
 
+OTHER_SOP_CLASS = "group 2 names another SOP class than the data set"
+
 _SOP_CLASS, _SOP_INSTANCE = 0x00080016, 0x00080018
 _STUDY, _SERIES = 0x0020000D, 0x0020000E
 
@@ -99,7 +101,7 @@ def _scan(file: Source, meta: FileMeta, budget: ParseBudget) -> ScannedFile:
     sop_class, sop_instance = (_uid(normal, tag) for tag in (_SOP_CLASS, _SOP_INSTANCE))
     study, series = (_uid(normal, tag) for tag in (_STUDY, _SERIES))
     if meta.sop_class_uid and meta.sop_class_uid != sop_class:
-        findings.append("group 2 names another SOP class than the data set")
+        findings.append(OTHER_SOP_CLASS)
     if meta.sop_instance_uid and meta.sop_instance_uid != sop_instance:
         findings.append("group 2 names another SOP instance than the data set")
     pixel_data = _pixel_data(normal)

@@ -13,7 +13,7 @@ from archive.errors import StorageFull
 from dicomweb.app import create_app
 from dicomweb.multipart import closing, part_head
 from dicomweb.settings import WebSettings
-from dicomweb.stow import identify_data_set
+from dicomweb.stow_report import identify_data_set
 from tests.dicomweb import samples
 from tests.dicomweb.conftest import LEVEL, WEB, open_archive, store, store_body
 
@@ -54,6 +54,33 @@ def test_what_was_stored_comes_back(client):
     store(client, samples.volume())
     single = {"Accept": "application/dicom; transfer-syntax=*"}
     assert client.get(LEVEL, headers=single).get_data() == samples.volume()
+
+
+def test_another_sop_class_in_group_2_is_stored_with_the_warning_b007(client):
+    sent = samples.volume().replace(b"1.2.840.10008.5.1.4.1.1.77.1.6", b"1.2.840.10008.5.1.4.1.1.77.1.4", 1)
+    response = store(client, sent)
+    assert response.status_code == 202
+    assert [item["00081196"]["Value"] for item in sequence(response, "00081199")] == [[0xB007]]
+
+
+def test_another_header_around_the_same_pixels_is_answered_with_b006(client):
+    store(client, samples.volume())
+    response = store(client, samples.volume().replace(b"P1", b"P2"))
+    assert response.status_code == 202
+    assert [item["00081196"]["Value"] for item in sequence(response, "00081199")] == [[0xB006]]
+
+
+def test_a_sop_class_that_is_none_for_storage_is_0122(client):
+    sent = samples.volume().replace(b"1.2.840.10008.5.1.4.1.1.77.1.6", b"1.2.840.10008.1.3.10.4.1.1.771")
+    response = store(client, sent)
+    assert response.status_code == 409
+    assert [item["00081197"]["Value"] for item in sequence(response, "00081198")] == [[0x0122]]
+
+
+def test_a_transfer_syntax_that_is_none_is_c122(client):
+    response = store(client, samples.volume().replace(b"1.2.840.10008.1.2.4.50", b"1.2.840.10008.1.2.4.99"))
+    assert response.status_code == 409
+    assert [item["00081197"]["Value"] for item in sequence(response, "00081198")] == [[0xC122]]
 
 
 def test_the_same_again_is_success_and_stored_once(client):
@@ -115,7 +142,7 @@ def test_garbage_alone_is_400(client):
     [
         "application/dicom",
         "multipart/form-data; boundary=x-y",
-        'multipart/related; type="application/dicom+json"; boundary=x-y',
+        'multipart/related; type="text/html"; boundary=x-y',
         "",
     ],
 )
