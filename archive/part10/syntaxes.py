@@ -27,7 +27,10 @@ _ELSEWHERE = frozenset(
 )  # fmt: skip
 """JPIP and SMPTE (pixels elsewhere), Papyrus, and wrappers that are no data set's."""
 
-_KNOWN = frozenset(map(str, AllTransferSyntaxes)) - _ELSEWHERE
+_JPEG_XL = frozenset(("1.2.840.10008.1.2.4.110", "1.2.840.10008.1.2.4.111", "1.2.840.10008.1.2.4.112"))
+"""In PS3.6 since 2024d, and not in pydicom 3.0."""
+
+_KNOWN = (frozenset(map(str, AllTransferSyntaxes)) | _JPEG_XL) - _ELSEWHERE
 
 
 def require_known(transfer_syntax_uid: str) -> None:
