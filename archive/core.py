@@ -27,7 +27,8 @@ class Limits:
 
     parse: ParseBudget = DEFAULT_BUDGET
     free_bytes: int = 256 << 20
-    render_tiles: int = 64  # tiles decoded for one picture
+    render_tiles: int = 1024  # decoded for one picture
+    render_pixels: int = 64 << 20  # likewise: 8k x 8k
 
 
 def utc_now() -> datetime:

@@ -7,11 +7,12 @@ import json
 from archive.access import Action, Principal, Scope
 from archive.audit import EXPORT, AuditRecord
 from archive.core import Core
+from archive.drawing import Drawing
 from archive.errors import CannotDecode, CannotTranscode, Gone, NoSuchInstance, NotFound, TooLarge
 from archive.indexing import execute, refer
 from archive.ingest import put_blob
 from archive.record import BlobRef, blob_key
-from archive.retrieve import Handle, Retriever
+from archive.retrieve import Retriever
 from archive.rows import Row, is_tombstoned, rows_below, visible
 from archive.values import ByteStream, Rendering
 
@@ -22,6 +23,7 @@ _HIDDEN = {"LABEL", "OVERVIEW"}
 def thumbnail(
     core: Core,
     retriever: Retriever,
+    drawing: Drawing,
     study: str,
     series: str,
     sop: str,
@@ -54,7 +56,7 @@ def thumbnail(
         if handle is None:
             continue
         try:
-            data = _draw(retriever, handle, rendering or THUMBNAIL)
+            data = drawing.draw(handle, rendering or THUMBNAIL)
         except (CannotDecode, CannotTranscode, TooLarge) as error:
             failure = error
             continue
@@ -74,11 +76,6 @@ def _preference(row: Row) -> tuple[bool, int, int]:
     size = max(row.total_pixel_matrix_columns or row.columns, row.total_pixel_matrix_rows or row.rows)
     small = size < max(THUMBNAIL.columns, THUMBNAIL.rows)
     return (_kind(row) != "THUMBNAIL", small, -size if small else size)
-
-
-def _draw(retriever: Retriever, handle: Handle, rendering: Rendering) -> bytes:
-    tiles, canvas = retriever.matrix(handle)
-    return retriever.render(handle, tiles, rendering, canvas)
 
 
 def _kept(core: Core, study: str, series: str, scope: Scope) -> bytes | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading: descriptors, streams, metadata, frames, bulk values, pictures.
+"""Reading: descriptors, streams, metadata, frames, bulk values.
 
 Nothing is decoded here. A frame is one entry of the table and one positioned read.
 """
@@ -35,7 +35,6 @@ from archive.errors import (
     NoSuchSeries,
     NoSuchStudy,
     StorageFailed,
-    TooLarge,
 )
 from archive.files import OpenFile
 from archive.packed import PackedFile, ahead
@@ -44,9 +43,7 @@ from archive.part10.frame_table import FrameTable, Kind, Range, Segment, repack
 from archive.part10.stream import Part10Stream
 from archive.part10.syntaxes import NATIVE
 from archive.rows import Row, changed_since, find_row, is_tombstoned, last_change, rows_below, visible
-from archive.values import ByteStream, Instance, PixelDescription, Rendering
-
-_MOST_LAYERS = 256  # optical paths times focal planes; more frames are not even looked at for a picture
+from archive.values import ByteStream, Instance, PixelDescription
 
 DEFAULT_SYNTAX = "1.2.840.10008.1.2.1"
 
@@ -426,62 +423,6 @@ class Retriever:
         """DICOM JSON as it is kept, see :mod:`archive.packed_json`."""
         return self._section(handle.row, handle.row.json)
 
-    # ---- pictures --------------------------------------------------------------
-
-    def rendered(
-        self,
-        instance: Instance,
-        frame_number: int,
-        rendering: Rendering,
-        *,
-        principal: Principal,
-        scope: Scope,
-    ) -> bytes:
-        """See ``Archive.rendered``."""
-        core = self._core
-        core.check(principal, Action.READ)
-        handle = self._handle(instance, scope)
-        table, row = handle.table, handle.row
-        count = 0 if table is None else table.count
-        if table is None or frame_number > count or frame_number < 0:
-            raise NoSuchFrame(frame_number, count)
-        if frame_number:
-            tiles = [(0, 0, read_frame(handle, table, frame_number - 1))]
-            canvas = (row.rows, row.columns)
-        else:
-            tiles, canvas = self.matrix(handle)
-        self._note("rendered", handle, principal, len(tiles))
-        return self.render(handle, tiles, rendering, canvas)
-
-    def matrix(self, handle: Handle) -> tuple[list[tuple[int, int, bytes]], tuple[int, int]]:
-        """Every tile of an instance at its place, of one optical path and focal plane.
-        Raises TooLarge beyond the limit."""
-        table, row = handle.table, handle.row
-        assert table is not None
-        limit = self._core.limits.render_tiles
-        if table.count > limit * _MOST_LAYERS:
-            raise TooLarge(f"{table.count} frames in one picture; at most {limit}")
-        if table.count == 1 or not row.total_pixel_matrix_columns:
-            return [(0, 0, read_frame(handle, table, 0))], (row.rows, row.columns)
-        places = tile_places(row, self.dataset(handle), table.count)
-        if len(places) > limit:
-            raise TooLarge(f"{len(places)} frames in one picture; at most {limit}")
-        tiles = [(r, c, read_frame(handle, table, i)) for i, r, c in places]
-        return tiles, (row.total_pixel_matrix_rows, row.total_pixel_matrix_columns)
-
-    def render(
-        self,
-        handle: Handle,
-        tiles: list[tuple[int, int, bytes]],
-        rendering: Rendering,
-        canvas: tuple[int, int],
-    ) -> bytes:
-        """Decode, put together, scale and encode, in the codec's own processes."""
-        codec = self._core.codec
-        if codec is None:
-            raise CannotTranscode("no codec is configured")
-        return codec.render(tiles, self.pixels(handle), rendering, canvas)
-
     def _note(
         self, kind: str, handle: Handle, principal: Principal, count: int = 1, detail: str = ""
     ) -> None:
@@ -586,32 +527,3 @@ def header_value(dataset: Dataset, path: str) -> bytes:
     buffer.is_little_endian, buffer.is_implicit_VR = True, True
     write_data_element(buffer, element)
     return bytes(buffer.getvalue()[8:])
-
-
-def tile_places(row: Row, dataset: Dataset, count: int) -> list[tuple[int, int, int]]:
-    """(frame index, row, column) from 0 of the frames that make one picture: row and column
-    of the first pixel in the total pixel matrix (PS3.3 C.7.6.17.3 for TILED_FULL, else
-    the per-frame positions). Of several focal planes it is the middle one, of several
-    optical paths the first; where each frame states its place, the first frame there."""
-    if dataset.get("DimensionOrganizationType", "") != "TILED_SPARSE":
-        across = -(-row.total_pixel_matrix_columns // max(row.columns, 1))
-        down = -(-row.total_pixel_matrix_rows // max(row.rows, 1))
-        plane = across * down
-        planes = max(1, int(dataset.get("TotalPixelMatrixFocalPlanes") or 1))
-        paths = max(1, int(dataset.get("NumberOfOpticalPaths") or 1))
-        if plane * planes * paths == count:
-            first = planes // 2 * plane
-            return [(first + i, i // across * row.rows, i % across * row.columns) for i in range(plane)]
-    places: dict[tuple[int, int], int] = {}
-    stated = 0
-    for index, item in enumerate(dataset.get("PerFrameFunctionalGroupsSequence", [])[:count]):
-        position = item.get("PlanePositionSlideSequence", [None])[0]
-        if position is None:
-            break
-        row_from_1 = int(position.RowPositionInTotalImagePixelMatrix)
-        column_from_1 = int(position.ColumnPositionInTotalImagePixelMatrix)
-        places.setdefault((row_from_1 - 1, column_from_1 - 1), index)
-        stated += 1
-    if stated != count:
-        raise CannotTranscode("the frames' places in the total pixel matrix are not known")
-    return [(index, *place) for place, index in places.items()]

@@ -27,6 +27,7 @@ from archive.access import Policy, Principal, Scope
 from archive.access_log import AccessLog
 from archive.assemble import Assembly
 from archive.core import Core, Limits
+from archive.drawing import Drawing
 from archive.errors import ArchiveError
 from archive.files import OpenFiles
 from archive.index.database import Index
@@ -45,6 +46,7 @@ from archive.values import (
     Job,
     NewSlide,
     Page,
+    Pyramid,
     Quarantined,
     Recompressed,
     Rendering,
@@ -87,6 +89,7 @@ class Archive:
             limits=limits or Limits(),
         )
         self._retriever = Retriever(self._core)
+        self._drawing = Drawing(self._core, self._retriever)
         self._mark: Path | None = None
         ingest.check_store_version(storage, STORE_VERSION)
 
@@ -307,9 +310,22 @@ class Archive:
         principal: Principal,
         scope: Scope,
     ) -> bytes:
-        """A frame as a picture, or the whole instance when ``frame_number`` is 0 (TooLarge
-        beyond the limit of tiles). Raises NoSuchFrame, CannotDecode, CannotTranscode."""
-        return self._retriever.rendered(instance, frame_number, rendering, principal=principal, scope=scope)
+        """A frame as a picture, or the total pixel matrix when ``frame_number`` is 0, drawn
+        from the coarsest level of its pyramid that is fine enough. Raises NoSuchFrame, BadView,
+        TooLarge (more would be decoded than the limits allow), CannotDecode, CannotTranscode."""
+        return self._drawing.rendered(instance, frame_number, rendering, principal=principal, scope=scope)
+
+    def pyramid(self, study: str, uid: str, *, principal: Principal, scope: Scope) -> Pyramid:
+        """The levels of a series' largest image, or of the image that an instance is part of;
+        never a label or an overview. ``study`` may be "". Raises NotFound."""
+        return self._drawing.pyramid(study, uid, principal=principal, scope=scope)
+
+    def tile(
+        self, instance: Instance, row: int, column: int, *, principal: Principal, scope: Scope
+    ) -> bytes | None:
+        """A tile of an instance's grid, counted from 0, as the stored JPEG that every browser
+        shows right; None where there is none, and :meth:`rendered` draws it."""
+        return self._drawing.tile(instance, row, column, principal=principal, scope=scope)
 
     def thumbnail(
         self,
@@ -324,7 +340,15 @@ class Archive:
         """A small picture of a study, series or instance; never of a label or an overview,
         which may show one. A series' default one is kept once made."""
         return pictures.thumbnail(
-            self._core, self._retriever, study, series, sop, rendering, principal=principal, scope=scope
+            self._core,
+            self._retriever,
+            self._drawing,
+            study,
+            series,
+            sop,
+            rendering,
+            principal=principal,
+            scope=scope,
         )
 
     def original(self, series: str, *, principal: Principal, scope: Scope) -> list[tuple[str, ByteStream]]:

@@ -2,18 +2,17 @@
 """Rendered images and thumbnails (PS3.18 Sections 10.4.1.1.7, 10.4.1.1.8 and 8.3.5)."""
 
 import hashlib
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from flask import Blueprint, Response, request
 
-from archive.errors import NoSuchFrame
+from archive.errors import NoSuchFrame, NoSuchInstance, NotFound, TooLarge
 from archive.values import Instance, Rendering
 from dicomweb import media, urls
 from dicomweb.context import archive, caller, web
-from dicomweb.errors import BadRequest
+from dicomweb.rendering import parse_rendering, parse_thumbnail
 from dicomweb.responses import (
     REVALIDATE,
     Part,
@@ -29,96 +28,125 @@ from dicomweb.wado import INSTANCE, SERIES, STUDY, boundary_of, location_of, par
 
 rendered = Blueprint("rendered", __name__, url_prefix=urls.ROOT)
 
-_SIZE = re.compile(r"[0-9]{1,6}")
-_WINDOW_FUNCTIONS = ("linear", "linear-exact", "sigmoid")
-_ICC_PROFILES = ("no", "yes", "srgb", "adobergb", "rommrgb")
-FRAMES_PER_REQUEST = 64
+PICTURES_PER_REQUEST = 64
 """Each is decoded and encoded: far fewer than stored frames."""
 
 THUMBNAIL_PIXELS = 256
 _NEVER_SHOWN = {"LABEL", "OVERVIEW"}  # Image Type value 3: there is writing on them
+NEWER_TYPES = ("image/jxl", "image/webp", "image/avif")
 
 
-def parse_rendering(parameters: Mapping[str, str], media_type: str, limit: int) -> Rendering:
-    """The query parameters of 8.3.5 as a Rendering of at most ``limit`` rows and columns.
+def offer_pictures(count: int = 1) -> media.Offer:
+    """The types of Table 8.7.4-1, and newer ones where they are asked for by name. At equal q
+    JPEG, PNG and GIF go first: a browser's list of all it can show is no wish."""
+    usual = media.offer_rendered(count)
+    newer = media.offer_rendered(count, NEWER_TYPES)
 
-    Raises BadRequest for a value out of form. Unknown parameters are ignored (8.3).
-    """
-    rows, columns = _viewport(parameters.get("viewport", ""), limit)
-    icc_profile = parameters.get("iccprofile", "no")
-    if icc_profile not in _ICC_PROFILES:
-        raise BadRequest("iccprofile must be one of " + ", ".join(_ICC_PROFILES))
-    if icc_profile != "no" and media_type == "image/gif":
-        raise BadRequest("image/gif cannot carry an ICC profile")
-    quality = parameters.get("quality", "85")
-    if not re.fullmatch(r"[0-9]{1,3}", quality) or not 1 <= int(quality) <= 100:
-        raise BadRequest("quality must be a whole number from 1 to 100")
-    window = _window(parameters["window"]) if "window" in parameters else None
-    return Rendering(media_type, int(quality), rows, columns, icc_profile, window)
+    def offer(member: media.MediaRange) -> media.Representation | None:
+        found = usual(member)
+        if found is None and member.media_type in NEWER_TYPES:
+            found = newer(member)
+            return None if found is None else replace(found, stored=False)
+        return found
 
-
-def _viewport(text: str, limit: int) -> tuple[int, int]:
-    """``vw,vh`` as (rows, columns), (0, 0) if absent. The source region of the six-number
-    form is accepted only when it is left empty: all of the image."""
-    if not text:
-        return 0, 0
-    width, *rest = text.split(",")
-    if len(rest) not in (1, 5) or not _SIZE.fullmatch(width) or not _SIZE.fullmatch(rest[0]):
-        raise BadRequest("viewport must be vw,vh in pixels")
-    if any(rest[1:]):
-        raise BadRequest("viewport with a source region is not supported: only vw,vh")
-    columns, rows = int(width), int(rest[0])
-    if not 0 < rows <= limit or not 0 < columns <= limit:
-        raise BadRequest(f"viewport must be between 1 and {limit} pixels")
-    return rows, columns
-
-
-def _window(text: str) -> tuple[float, float, str]:
-    try:
-        center_text, width_text, *function = text.split(",")
-        center, width = float(center_text), float(width_text)
-        (shape,) = function or ["linear"]
-    except ValueError:
-        raise BadRequest("window must be center,width,function") from None
-    if shape not in _WINDOW_FUNCTIONS or not (math.isfinite(center) and math.isfinite(width)) or width <= 0:
-        raise BadRequest("window must be center,width,function with a width above 0")
-    return center, width, shape
+    return offer
 
 
 @rendered.get(f"{INSTANCE}/frames/<numbers>/rendered")
 def retrieve_rendered_frames(study: str, series: str, instance: str, numbers: str) -> Response:
     """Frames as pictures; several of them are multipart only (10.4.1.1.7)."""
-    wanted = parse_frame_list(numbers, FRAMES_PER_REQUEST)
+    wanted = parse_frame_list(numbers, PICTURES_PER_REQUEST)
     found = archive().instance(study, series, instance, **caller())
-    return _pictures(found, wanted)
+    for number in wanted:
+        if number > found.number_of_frames:
+            raise NoSuchFrame(number, found.number_of_frames)
+    return _pictures(found, [(found, number) for number in wanted])
 
 
 @rendered.get(f"{INSTANCE}/rendered")
 def retrieve_rendered_instance(study: str, series: str, instance: str) -> Response:
     """One picture of the whole instance. For a tiled one that is its total pixel matrix,
-    an extension: viewers ask it of LABEL, OVERVIEW and small levels. 413 for a large one.
+    an extension, from the level of its pyramid that fits; 413 for a large one without
+    ``viewport``.
     """
     found = archive().instance(study, series, instance, **caller())
-    return _pictures(found, [0])
+    if not found.number_of_frames:
+        raise NoSuchFrame(1, 0)
+    return _pictures(found, [(found, 0)])
 
 
-def _pictures(found: Instance, numbers: list[int]) -> Response:
-    chosen = media.negotiate(accept(), media.offer_rendered(len(numbers)), accept_query())
-    rendering = parse_rendering(request.args, chosen.media_type, web().settings.rendered_pixels)
-    etag = etag_of(found.etag, "rendered", numbers, chosen, rendering)
-    pictures = (archive().rendered(found, number, rendering, **caller()) for number in numbers)
-    if is_known(etag) and max(numbers) <= found.number_of_frames:
-        return not_modified(etag, REVALIDATE)
-    if not chosen.multipart:
-        picture = next(pictures)
-        return single_part([picture], len(picture), chosen.content_type, etag, REVALIDATE)
-    place = location_of(found)
-    places = [f"{place}/frames/{number}/rendered" if number else f"{place}/rendered" for number in numbers]
-    parts = [
-        Part(chosen.content_type, where, [picture], len(picture))
-        for where, picture in zip(places, pictures, strict=True)
+@rendered.get(f"{STUDY}/rendered")
+@rendered.get(f"{SERIES}/rendered")
+def retrieve_rendered_instances(study: str, series: str = "") -> Response:
+    """A picture of every instance that has pixels, one part each (10.4.1.1.7)."""
+    found = [one for one in archive().instances(study, series, **caller()) if one.number_of_frames]
+    if not found:
+        raise NoSuchInstance(series or study)
+    if len(found) > PICTURES_PER_REQUEST:
+        raise TooLarge(f"at most {PICTURES_PER_REQUEST} pictures per request")
+    return _pictures(found[0], [(one, 0) for one in found], parts=2)
+
+
+def _pictures(first: Instance, wanted: Sequence[tuple[Instance, int]], parts: int = 0) -> Response:
+    """Pictures of (instance, frame number, 0 for all of it). Everything is checked, and the
+    first is drawn, before the first byte: a stream cannot change its status."""
+    chosen = media.negotiate(accept(), offer_pictures(parts or len(wanted)), accept_query())
+    limit = web().settings.rendered_pixels
+    renderings = [
+        parse_rendering(request.args, chosen.media_type, limit, _source(one, number))
+        for one, number in wanted
     ]
-    return multipart_related(parts, chosen, boundary_of(found), etag)
+    marks = [
+        (_state(one, number), number, how) for (one, number), how in zip(wanted, renderings, strict=True)
+    ]
+    etag = etag_of("rendered", chosen, marks)
+    if is_known(etag):
+        return _warned(not_modified(etag, REVALIDATE))
+    store, who = archive(), caller()
+    drawn = (
+        store.rendered(one, number, how, **who) for (one, number), how in zip(wanted, renderings, strict=True)
+    )
+    picture = next(drawn)
+    if not chosen.multipart:
+        return _warned(single_part([picture], len(picture), chosen.content_type, etag, REVALIDATE))
+    places = [f"{location_of(one)}{f'/frames/{number}' if number else ''}/rendered" for one, number in wanted]
+    made = (
+        Part(chosen.content_type, where, [data], len(data))
+        for where, data in zip(places, chain([picture], drawn), strict=True)
+    )
+    body: Sequence[Part] | Iterator[Part] = list(made) if len(wanted) == 1 else made
+    return _warned(multipart_related(body, chosen, boundary_of(first), etag))
+
+
+def _source(found: Instance, number: int) -> tuple[int, int]:
+    """Rows and columns that a viewport counts in: of a frame, or of the whole matrix."""
+    if number or not found.total_pixel_matrix_rows or not found.total_pixel_matrix_columns:
+        return found.rows, found.columns
+    return found.total_pixel_matrix_rows, found.total_pixel_matrix_columns
+
+
+def _state(found: Instance, number: int) -> str:
+    """What a picture's bytes depend on besides the request: of a whole matrix, every level
+    that it may be drawn from; of grey frames too, since the coarsest gives their window."""
+    if number and found.samples_per_pixel > 1:
+        return found.etag
+    try:
+        return found.etag + archive().pyramid("", found.sop_instance_uid, **caller()).etag
+    except NotFound:
+        return found.etag
+
+
+def _warned(response: Response) -> Response:
+    """Nothing is written into pictures, and that is said (8.3.5.1.1)."""
+    wanted = request.args.get("annotation", "")
+    if wanted:
+        shown = ",".join(name for name in ("patient", "technique") if name in wanted.split(","))
+        response.headers.add(
+            "Warning",
+            f"299 {web().settings.service_name}: The following annotation values are not supported: "
+            + (shown or "unknown"),
+        )
+    return response
 
 
 @rendered.get(f"{STUDY}/thumbnail")
@@ -126,7 +154,7 @@ def _pictures(found: Instance, numbers: list[int]) -> Response:
 @rendered.get(f"{INSTANCE}/thumbnail")
 def retrieve_thumbnail(study: str, series: str = "", instance: str = "") -> Response:
     """One small picture that shows no patient data (10.4.1.1.8): never label or overview."""
-    chosen = media.negotiate(accept(), media.offer_rendered(), accept_query())
+    chosen = media.negotiate(accept(), offer_pictures(), accept_query())
     rendering = _thumbnail_rendering(chosen)
     return _thumbnail(chosen, archive().thumbnail(study, series, instance, rendering, **caller()))
 
@@ -135,7 +163,7 @@ def retrieve_thumbnail(study: str, series: str = "", instance: str = "") -> Resp
 def retrieve_frame_thumbnail(study: str, series: str, instance: str, numbers: str) -> Response:
     """One frame, small; of an instance that may be shown."""
     (number,) = parse_frame_list(numbers, 1)
-    chosen = media.negotiate(accept(), media.offer_rendered(), accept_query())
+    chosen = media.negotiate(accept(), offer_pictures(), accept_query())
     found = archive().instance(study, series, instance, **caller())
     if not _NEVER_SHOWN.isdisjoint(found.image_type[2:3]):
         raise NoSuchFrame(number, 0)
@@ -144,11 +172,8 @@ def retrieve_frame_thumbnail(study: str, series: str, instance: str, numbers: st
 
 
 def _thumbnail_rendering(chosen: media.Representation) -> Rendering | None:
-    """What the client asks of a thumbnail; None for the archive's own, which is kept."""
-    asked = parse_rendering(request.args, chosen.media_type, web().settings.rendered_pixels)
-    if asked == Rendering():
-        return None
-    return replace(asked, rows=asked.rows or THUMBNAIL_PIXELS, columns=asked.columns or THUMBNAIL_PIXELS)
+    limit = web().settings.rendered_pixels
+    return parse_thumbnail(request.args, chosen.media_type, limit, THUMBNAIL_PIXELS)
 
 
 def _thumbnail(chosen: media.Representation, picture: bytes) -> Response:

@@ -187,19 +187,25 @@ def scaled(pixels: Pixels, view: View) -> Pixels:
         and max(abs(a - b) for a, b in zip(whole, (top, left, rows, columns), strict=True)) < 0.01
     ):
         return pixels[whole[0] : whole[0] + whole[2], whole[1] : whole[1] + whole[3]]
-    smaller = size[0] < rows or size[1] < columns
-    return _resized(pixels, size, (left, top, left + columns, top + rows), smaller)
+    box = (left, top, min(left + columns, width), min(top + rows, height))
+    return _resized(pixels, size, box)
 
 
-def _resized(
-    pixels: Pixels, size: tuple[int, int], box: tuple[float, float, float, float], smaller: bool
-) -> Pixels:
-    method = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
-    across_down = (size[1], size[0])
+def _resized(pixels: Pixels, size: tuple[int, int], box: tuple[float, float, float, float]) -> Pixels:
+    """The box (left, top, right, bottom) in ``size``. Pillow's box filter takes whole pixels
+    only, which moves edges where they do not divide evenly; Hamming's weighs them."""
+    across, down = (box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0]
+    if across <= 1 and down <= 1:
+        method = Image.Resampling.BICUBIC
+    elif all(abs(number - round(number)) < 1e-3 for number in (across, down, box[0], box[1])):
+        method = Image.Resampling.BOX
+    else:
+        method = Image.Resampling.HAMMING
+    target = (size[1], size[0])
     if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
-        return np.asarray(Image.fromarray(pixels).resize(across_down, method, box))
+        return np.asarray(Image.fromarray(pixels).resize(target, method, box))
     planes = [
-        np.asarray(Image.fromarray(pixels[..., n].astype(np.float32)).resize(across_down, method, box))
+        np.asarray(Image.fromarray(pixels[..., n].astype(np.float32)).resize(target, method, box))
         for n in range(pixels.shape[2])
     ]
     ends = np.iinfo(pixels.dtype)

@@ -72,6 +72,8 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "can_open": lambda: archive.can_open(instance, "1.2.840.10008.1.2.1", scope=NOTHING),
         "bulk": lambda: archive.bulk(instance, "00480105/0/00282000", **STRANGER),
         "rendered": lambda: archive.rendered(instance, 1, Rendering(), **STRANGER),
+        "pyramid": lambda: archive.pyramid("", series, **STRANGER),
+        "tile": lambda: archive.tile(instance, 0, 0, **STRANGER),
         "thumbnail": lambda: archive.thumbnail(study, series, **STRANGER),
         "original": lambda: archive.original(series, **STRANGER),
         "delete": lambda: archive.delete(study, reason="r", **STRANGER),
