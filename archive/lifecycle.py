@@ -17,7 +17,7 @@ from pydicom.sequence import Sequence as Items
 from archive.access import Action, Principal, Scope
 from archive.audit import INSTANCES_ACCESSED, STUDY_DELETED, AuditRecord
 from archive.core import Core
-from archive.errors import BadQuery, Busy, Held, NoSuchInstance, NoSuchSeries, NoSuchStudy
+from archive.errors import BadQuery, Busy, Gone, Held, NoSuchInstance, NoSuchSeries, NoSuchStudy
 from archive.indexing import add_revision, execute, remove_instance, took_effect
 from archive.ingest import put_blob
 from archive.journal import Entry, Revision, Target, encode_entry, new_entry
@@ -28,7 +28,7 @@ from archive.part10.stream import Part10Stream
 from archive.prepare import Described, describe_header
 from archive.record import BlobRef
 from archive.retrieve import bulk_values
-from archive.rows import Row, live_siblings, rows_below
+from archive.rows import Row, is_tombstoned, live_siblings, rows_below
 
 IMPLEMENTATION_VERSION = "COVERSLIP_1"
 UTF_8 = "ISO_IR 192"
@@ -72,6 +72,8 @@ def delete(
     below = (row for page in rows_below(core, study, series, scope) for row in page)
     rows = [row for row in below if not sop or row.sop_instance_uid == sop]
     if not rows:
+        if is_tombstoned(core, study, series, sop, scope):
+            raise Gone(sop or series or study)
         raise NoSuchInstance(sop) if sop else NoSuchSeries(series) if series else NoSuchStudy(study)
     going = {r.id for r in rows}
     for row in rows:

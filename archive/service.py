@@ -362,7 +362,7 @@ class Archive:
         self, study: str, series: str = "", sop: str = "", *, reason: str, principal: Principal, scope: Scope
     ) -> int:
         """Delete a study, series or instance; returns how many instances. Blobs stay for a
-        day. Raises Held for part of a born slide, NoSuchStudy and its kin."""
+        day. Raises Held for part of a born slide, NoSuchStudy and its kin, Gone."""
         self._changes()
         return lifecycle.delete(
             self._core, study, series, sop, reason=reason, principal=principal, scope=scope

@@ -13,7 +13,9 @@ from werkzeug.routing import BaseConverter
 from dicomweb import context, cors, errors
 from dicomweb.api import api
 from dicomweb.bulk import bulk
+from dicomweb.capabilities import capabilities
 from dicomweb.context import Authenticate, Web, nobody_in_particular
+from dicomweb.deletion import deletion
 from dicomweb.frames_fast import FrameFastPath
 from dicomweb.health import Metrics, health
 from dicomweb.qido import qido
@@ -64,7 +66,7 @@ def create_app(
     errors.install(app)
     app.before_request(_begin)
     app.after_request(_finish)
-    for blueprint in (wado, bulk, rendered, qido, stow, api, health, viewer):
+    for blueprint in (wado, bulk, rendered, qido, stow, deletion, capabilities, api, health, viewer):
         app.register_blueprint(blueprint)
     app.wsgi_app = FrameFastPath(app.wsgi_app, web)  # type: ignore[method-assign]
     return app

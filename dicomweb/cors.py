@@ -8,7 +8,7 @@ from flask import Response, request
 
 from dicomweb.context import web
 
-METHODS = "GET, HEAD, POST, OPTIONS"
+METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 REQUEST_HEADERS = "authorization, accept, content-type, range, if-none-match"
 RESPONSE_HEADERS = (
     "Content-Type, Content-Length, Content-Location, Content-Range, Accept-Ranges, "
@@ -18,10 +18,9 @@ _MAX_AGE_S = "600"
 
 
 def preflight() -> Response | None:
-    """The answer to a CORS preflight, before any authentication; None if it is not one."""
+    """The answer to a CORS preflight, before any authentication; None if it is not one
+    (``OPTIONS`` alone asks for capabilities). A stranger's answer allows nothing."""
     if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
-        return None
-    if not web().settings.cors_origins:
         return None
     response = Response(status=204)
     if request.headers.get("Origin", "") in web().settings.cors_origins:

@@ -14,7 +14,12 @@ from converters.codecs.transfer_syntax import (
 )
 from tests.support.require import ROOT
 
-SECTIONS = {"Retrieve": ("wado", "bulk", "rendered"), "Search": ("qido",), "Store": ("stow",)}
+SECTIONS = {
+    "Retrieve": ("wado", "bulk", "rendered"),
+    "Search": ("qido",),
+    "Store": ("stow",),
+    "Delete": ("deletion",),
+}
 
 
 def stated(statement: str, section: str) -> set[str]:
