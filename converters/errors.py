@@ -47,6 +47,15 @@ class DamagedSlide(ConversionError):
     """The file contradicts itself or ends too early."""
 
 
+class NotEnoughMemory(ConversionError):
+    """The slide may be sound: decoding or encoding it takes more memory than a process may have."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}: more memory is needed than a process may have (setting convert.memory_bytes)"
+        )
+
+
 class MissingPixelSpacing(ConversionError):
     """The file does not say how large its pixels are, and nobody else did.
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archive.part10.codestream import ADOBE_RGB, Codestream, jpeg_segments, sniff
+from converters.codecs.address_space import DECODER_BYTES_PER_SAMPLE, is_there
 from converters.codecs.errors import CodecError, FrameTooLarge, UnsupportedCodec
 from converters.codecs.transfer_syntax import EXPLICIT_BE, FAMILY, Family
 
@@ -73,6 +74,10 @@ def decode(
     return pixels
 
 
+_SAY_DAMAGED = ("jpeg2000", "htj2k", "jpegxl")
+"""Formats whose libraries call a shortage of memory a damaged codestream."""
+
+
 def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
@@ -116,7 +121,11 @@ def _guarded(
     except MemoryError as error:
         raise FrameTooLarge("not enough memory to decode the frame") from error
     except Exception as error:  # each codec library raises its own kinds
-        raise CodecError(f"the codestream cannot be decoded: {type(error).__name__}") from error
+        name = type(error).__name__
+        samples = found.rows * found.columns * max(1, found.components)
+        if found.format in _SAY_DAMAGED and not is_there(DECODER_BYTES_PER_SAMPLE * samples):
+            raise FrameTooLarge("not enough memory to decode the frame") from MemoryError(name)
+        raise CodecError(f"the codestream cannot be decoded: {name}") from error
 
 
 def _jpeg(frame: bytes, found: Codestream, photometric: str) -> Pixels:

@@ -8,7 +8,8 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.codecs.errors import CodecError, UnsupportedCodec
+from converters.codecs.address_space import DECODER_BYTES_PER_SAMPLE, is_there
+from converters.codecs.errors import CodecError, FrameTooLarge, UnsupportedCodec
 from converters.codecs.transfer_syntax import (
     FAMILY,
     HTJ2K,
@@ -68,7 +69,10 @@ def encode(
     except CodecError:
         raise
     except Exception as error:  # each codec library raises its own kinds
-        raise CodecError(f"the pixels cannot be encoded: {type(error).__name__}: {error}") from error
+        name = type(error).__name__
+        if isinstance(error, MemoryError) or not is_there(DECODER_BYTES_PER_SAMPLE * pixels.size):
+            raise FrameTooLarge("not enough memory to encode the pixels") from MemoryError(name)
+        raise CodecError(f"the pixels cannot be encoded: {name}: {error}") from error
 
 
 def _encode(

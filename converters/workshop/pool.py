@@ -141,7 +141,9 @@ class Workshop:
 def _refusal(status: Status, text: str) -> ConversionError:
     """A child's refusal, of its own class; only classes of ``errors`` are made."""
     name, newline, message = text.partition("\n")
-    kind = getattr(errors, name, None) if status is Status.REFUSED and newline else None
+    if status is Status.TOO_LARGE:
+        name, newline, message = "NotEnoughMemory", "\n", text.replace("\n", " ")[:500]
+    kind = getattr(errors, name, None) if newline and status in (Status.REFUSED, Status.TOO_LARGE) else None
     if not (isinstance(kind, type) and issubclass(kind, ConversionError)):
         return DamagedSlide(text.replace("\n", " ")[:500])
     refusal: ConversionError = kind.__new__(kind)

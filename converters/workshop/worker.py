@@ -14,7 +14,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from converters.errors import ConversionError
+from converters.codecs.errors import as_refusal
+from converters.errors import ConversionError, NotEnoughMemory
 from converters.isolation.child import run
 from converters.isolation.wire import Status
 from converters.registry import open_slide
@@ -104,10 +105,13 @@ def answer(order: dict[str, Any], blobs: list[bytes]) -> tuple[Status, bytes]:
     """The reply to one request; whatever goes wrong is a status."""
     try:
         return Status.DONE, perform(order, blobs)
-    except ConversionError as refusal:
+    except ConversionError as error:
+        refusal = as_refusal(error, "the slide's pixels cannot be read or written")
+        if isinstance(refusal, NotEnoughMemory):
+            return Status.TOO_LARGE, str(refusal).encode("utf-8", "replace")
         return Status.REFUSED, f"{type(refusal).__name__}\n{refusal}".encode("utf-8", "replace")
     except MemoryError:
-        return Status.TOO_LARGE, b"it needs more memory than a slide's reader may have"
+        return Status.TOO_LARGE, str(NotEnoughMemory("the slide cannot be read")).encode()
     except Exception as error:  # noqa: BLE001  the parent decides; a worker has no log
         return Status.DAMAGED, f"the file's reader failed ({type(error).__name__})".encode()
 

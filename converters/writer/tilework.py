@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from archive.part10.errors import Part10Error
 from converters.codecs import CodecError, decode, encode
+from converters.codecs.errors import as_refusal, ran_short
 from converters.errors import ConversionError, DamagedSlide, UnsupportedCompression, UnsupportedPixels
 from converters.slide import Colour, GatherMap, Illumination, Level, Pixels, PixelTiles, Scene, Slide, TileMap
 from converters.writer.blank import blank_tile
@@ -135,9 +136,7 @@ class TileWork:
 
     def image_agrees(self, number: int, frame: bytes, transfer_syntax_uid: str, photometric: str) -> bool:
         expected = self.image(number)
-        rows, columns, samples = expected.shape
-        pixels = decode(frame, transfer_syntax_uid, rows, columns, samples, 8, photometric)
-        return bool(np.array_equal(pixels, expected))
+        return _decodes_to(expected, frame, transfer_syntax_uid, *expected.shape, 8, photometric)
 
     def blank_like(self, scene: int, level: int, index: int) -> bytes:
         kept = self._level(scene, level)
@@ -156,12 +155,12 @@ class TileWork:
         self, scene: int, level: int, index: int, frame: bytes, transfer_syntax_uid: str, photometric: str
     ) -> bool:
         kept = self._level(scene, level)
-        pixels = decode(
-            frame, transfer_syntax_uid, kept.tile_rows, kept.tile_columns, kept.pixel_type.samples_per_pixel,
-            kept.pixel_type.bits_allocated, photometric,
-        )  # fmt: skip
         expected = kept.reference(index) if kept.reference else self.pixels(scene, level, index)
-        return bool(np.array_equal(pixels, expected))
+        rows, columns, samples = kept.tile_rows, kept.tile_columns, kept.pixel_type.samples_per_pixel
+        return _decodes_to(
+            expected, frame, transfer_syntax_uid, rows, columns, samples, kept.pixel_type.bits_allocated,
+            photometric,
+        )  # fmt: skip
 
     def pixels(self, scene: int, level: int, index: int) -> Pixels:
         """A tile as (tile rows, tile columns, samples), RGB or grey."""
@@ -253,6 +252,16 @@ class TileWork:
         )  # fmt: skip
 
 
+def _decodes_to(expected: Pixels, frame: bytes, *form: Any) -> bool:
+    """Whether a frame that was written, of this ``form`` (see :func:`decode`), has these pixels."""
+    try:
+        return bool(np.array_equal(decode(frame, *form), expected))
+    except CodecError as error:
+        if ran_short(error):
+            raise
+        return False
+
+
 def _part(place: int, rows: int, columns: int) -> tuple[slice, slice]:
     """Where one of four lies."""
     top, left = place // 2 * rows, place % 2 * columns
@@ -320,7 +329,7 @@ def decoded_tile(data: bytes, kind: Kind, level: Level) -> Pixels:
                 frame, uid, stream.rows, stream.columns, stream.components, bits, kind.photometric
             )
     except CodecError as error:
-        raise DamagedSlide(f"a tile of level {level.index} cannot be decoded: {error}") from error
+        raise as_refusal(error, f"a tile of level {level.index} cannot be decoded") from error
     samples = level.pixel_type.samples_per_pixel
     if pixels.shape[2] != samples:
         pixels = np.repeat(pixels[..., :1], samples, axis=2)

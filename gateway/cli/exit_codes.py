@@ -140,6 +140,12 @@ EXIT_CODES: Sequence[ExitCode] = (
         "A file that belongs to the slide, or a library that its format needs, is not there.",
         "Put the slide's files together as the scanner wrote them; install what the message names.",
     ),
+    ExitCode(
+        28,
+        ("converters.errors.NotEnoughMemory",),
+        "Decoding or encoding needs more memory than a process may have.",
+        "Raise `convert.memory_bytes`; the slide may be sound.",
+    ),
     ExitCode(36, ("converters.errors.ConversionError",), "Another refusal of a converter.", ""),
     ExitCode(37, ("gateway.errors.BadBackup",), "The backup is damaged or incomplete.", "Use another one."),
     ExitCode(

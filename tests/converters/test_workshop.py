@@ -11,14 +11,16 @@ import zxingcpp
 from PIL import Image
 
 from converters.convert import ConvertOptions, convert
-from converters.errors import DamagedSlide
+from converters.errors import DamagedSlide, NotEnoughMemory, UnsupportedPixels
 from converters.inspection import inspect
 from converters.slide import Role
 from converters.workshop import Limits, Workshop
 from converters.writer import born
+from converters.writer.coding import FrameCoding
 from tests.support.make_slide import make_svs
 from tests.support.slides import BASES
 
+JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
 LABEL_WITH_A_CODE = np.kron(
     np.array(
         zxingcpp.create_barcode("S26-0042", zxingcpp.BarcodeFormat.DataMatrix).to_image(add_quiet_zones=True)
@@ -105,3 +107,32 @@ def test_a_barcode_that_no_reader_gives_is_not_believed(
         monkeypatch.setattr(workshop, "ask", lambda order, blobs: b"\x1b[2J")
         with pytest.raises(DamagedSlide, match="no valid answer"):
             opened.bench.barcodes(0)
+
+
+def test_a_shortage_of_memory_is_not_called_damage(tmp_path: Path) -> None:
+    path = make_svs(
+        tmp_path / "large.svs", rows=4096, columns=4096, tile=4096, compression=33005, levels=(1,)
+    )
+    coding = FrameCoding(JPEG_2000_LOSSLESS)
+    with Workshop(Limits(processes=1, memory_bytes=120 << 20)) as small, small.open(path) as opened:
+        with pytest.raises(NotEnoughMemory, match=r"^a tile of level 0 cannot be decoded: more memory"):
+            list(opened.bench.frames(0, 0, [0], coding))
+    with Workshop(Limits(processes=1)) as large, large.open(path) as opened:
+        assert list(opened.bench.frames(0, 0, [0], coding))
+
+
+def test_a_codecs_refusal_is_one_clear_line_without_the_name_of_a_class(
+    tmp_path: Path, workshop: Workshop
+) -> None:
+    with workshop.open(MAKERS["aperio"](tmp_path)) as opened:
+        with pytest.raises(UnsupportedPixels, match=r"^the slide's pixels cannot be [^\n]*: no encoder for"):
+            opened.bench.encoded_image(0, "1.2.3")
+
+
+def test_what_was_written_wrong_does_not_agree_instead_of_being_called_damage(
+    tmp_path: Path, workshop: Workshop
+) -> None:
+    path = MAKERS["aperio"](tmp_path)
+    with workshop.open(path) as opened:
+        assert not opened.bench.agrees(0, 0, 0, b"\xff\xd8 no frame", JPEG_2000_LOSSLESS, "RGB")
+        assert not opened.bench.image_agrees(0, b"\xff\xd8 no frame", JPEG_2000_LOSSLESS, "RGB")
