@@ -20,6 +20,7 @@ from archive.errors import (
     ArchiveError,
     BadQuery,
     Busy,
+    CannotDecode,
     CannotTranscode,
     Gone,
     Held,
@@ -59,6 +60,7 @@ STATUS_OF_CLASS: dict[type[Exception], int] = {
     NotAllowed: 403,
     Held: 409,
     CannotTranscode: 406,
+    CannotDecode: 406,  # the stored bytes are to be had, and only they
     TooLarge: 413,
     StorageFull: 413,
     StorageFailed: 503,
