@@ -94,7 +94,7 @@ class MediaRange:
         packed_otherwise = self.multipart != given.multipart
         if not self.covers(given.media_type) or (packed_otherwise and self.media_type != "*/*"):
             return None
-        if self.transfer_syntax not in ("", "*", given.transfer_syntax_uid):
+        if given.transfer_syntax_uid and self.transfer_syntax not in ("", "*", given.transfer_syntax_uid):
             return None
         exact = 2 if self.media_type == given.media_type else 0 if self.media_type == "*/*" else 1
         return exact, int(self.transfer_syntax == given.transfer_syntax_uid != "")

@@ -197,8 +197,13 @@ def json_stream(
     chunks: Iterable[bytes], content_type: str, etag: str = "", cache: str = REVALIDATE
 ) -> Response:
     """JSON of any length, gzip'd for clients that take it."""
-    packed = request.accept_encodings["gzip"] > 0
-    response = Response(gzipped(chunks) if packed else chunks, content_type=content_type)
-    if packed:
+    return compressed(Response(chunks, content_type=content_type), etag, cache)
+
+
+def compressed(response: Response, etag: str, cache: str = REVALIDATE) -> Response:
+    """A response gzip'd as it is made, for clients that take it."""
+    if request.accept_encodings["gzip"] > 0:
+        response.response = gzipped(response.iter_encoded())
         response.headers["Content-Encoding"] = "gzip"
+        del response.headers["Content-Length"]
     return labelled(response, etag, cache, vary="Accept, Accept-Encoding")

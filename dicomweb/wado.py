@@ -22,6 +22,7 @@ from dicomweb.responses import (
     Part,
     accept,
     accept_query,
+    compressed,
     etag_of,
     is_known,
     json_stream,
@@ -216,7 +217,8 @@ def _xml(found: Sequence[Instance], chosen: media.Representation, etag: str) -> 
     parts = (document(instance, place) for instance, place in zip(found, places, strict=True))
     if not chosen.multipart:
         return json_stream(next(parts).chunks, chosen.media_type, etag)
-    return multipart_related(parts, chosen, secrets.token_hex(16), etag)
+    # The same boundary for the same bytes: the ETag is a strong one.
+    return compressed(multipart_related(parts, chosen, "coverslip-" + etag.strip('"')), etag)
 
 
 # ---- frames ---------------------------------------------------------------------
