@@ -15,7 +15,7 @@ Given as a JSON object of the shape that wsidicom's ``WsiMetadata`` writes; read
 
 ``samples`` is wsidicom's flat list of slide sample, block, specimen …, each with its
 preparation ``steps``. Other keys of that shape are accepted and have no effect; a key
-that the shape does not know is an error.
+that the shape does not know, however deep, is an error (see ``metadata_shape``).
 """
 
 import json
@@ -25,14 +25,8 @@ from datetime import date, time
 from typing import Any
 
 from converters.errors import BadMetadata
+from converters.writer.metadata_shape import check_keys
 
-_KNOWN = frozenset(
-    {
-        "patient", "study", "series", "label", "equipment", "slide", "pyramid", "pixel_spacing_mm",
-        "focal_plane_spacing_um",
-        "overview", "frame_of_reference_uid", "dimension_organization_uids", "contributing_equipment",
-    }
-)  # fmt: skip
 SMALLEST_PIXEL_MM, LARGEST_PIXEL_MM = 1e-5, 0.1  # 0.01 to 100 µm
 _SEX = {"male": "M", "female": "F", "other": "O", "m": "M", "f": "F", "o": "O"}
 Json = Mapping[str, Any]
@@ -116,9 +110,7 @@ def read_metadata(source: str | bytes | Json) -> Metadata:
             raise BadMetadata(f"the metadata is not JSON: {error}") from None
     if not isinstance(source, Mapping):
         raise BadMetadata("the metadata is not a JSON object")
-    unknown = sorted(set(source) - _KNOWN)
-    if unknown:
-        raise BadMetadata(f"unknown metadata key {unknown[0]!r}: known are {', '.join(sorted(_KNOWN))}")
+    check_keys(source)
     patient, study, series = (_object(source, key) for key in ("patient", "study", "series"))
     label, equipment, slide = (_object(source, key) for key in ("label", "equipment", "slide"))
     return Metadata(
@@ -341,6 +333,6 @@ def _history(name: str, by_name: Mapping[str, Json], seen: set[str]) -> Sequence
         if action not in _STEP_CODES:
             raise BadMetadata("slide.samples.steps holds an unknown action")
         if action != "sampling":  # a sampling is told by the sample that it made
-            how = step.get(_STEP_CODES[action])
+            how = step.get(_STEP_CODES[action]) or step.get("method")  # wsidicom: a processing's too
             steps.append(Step(name, action, (_code(how, "slide.samples.steps"),) if how else ()))
     return steps

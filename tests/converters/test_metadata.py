@@ -12,6 +12,7 @@ import pytest
 from converters.convert import ConvertOptions, convert
 from converters.errors import BadMetadata
 from converters.writer.metadata import read_metadata
+from converters.writer.metadata_shape import SHAPE
 from tests.support.converted import born
 from tests.support.make_slide import make_svs
 
@@ -116,6 +117,61 @@ def test_what_wsidicom_writes_is_read(tmp_path: Path) -> None:
         "glass",
         "maker",
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({"patient": {"nmae": "A^B"}}, "patient.nmae"),
+        ({"study": {"accession": "A1"}}, "study.accession"),
+        ({"slide": {"samples": [{"identifier": "S"}, {"identifer": "T"}]}}, r"slide.samples\[1\].identifer"),
+        (
+            {"slide": {"samples": [{"identifier": "S", "steps": [{"action": "embedding", "medum": {}}]}]}},
+            r"slide.samples\[0\].steps\[0\].medum",
+        ),
+        (
+            {"slide": {"stainings": [{"substances": [{**code("1", "x"), "scheme": "SCT"}]}]}},
+            r"slide.stainings\[0\].substances\[0\].scheme",
+        ),
+        ({"pyramid": {"image": {"pixel_spacing": {"with": 1}}}}, "pyramid.image.pixel_spacing.with"),
+        ({"overview": {"contains_lable": True}}, "overview.contains_lable"),
+    ],
+)
+def test_a_mistyped_key_inside_of_an_object_is_refused_with_its_path(
+    given: dict[str, object], path: str
+) -> None:
+    with pytest.raises(BadMetadata, match=f"^unknown metadata key '{path}': known are "):
+        read_metadata(given)
+
+
+def test_every_key_of_wsidicoms_json_is_known() -> None:
+    """Whatever wsidicom writes may be given; what has no effect here is accepted."""
+    fields = pytest.importorskip("marshmallow").fields
+    json_schema = pytest.importorskip("wsidicom.metadata.schema.json")
+    sample = pytest.importorskip("wsidicom.metadata.schema.json.sample.schema")
+
+    def compare(schema: object, shape: dict[str, object], where: str) -> None:
+        for name, field in schema.fields.items():  # type: ignore[attr-defined]
+            key = field.data_key or name
+            assert key in shape, f"{where}.{key}"
+            while isinstance(field, fields.List):
+                field = field.inner
+            if isinstance(field, fields.Nested) and field.schema.fields:
+                compare(field.schema, shape[key], f"{where}.{key}")  # type: ignore[arg-type]
+
+    compare(json_schema.WsiMetadataJsonSchema(), dict(SHAPE), "")
+    samples = SHAPE["slide"]["samples"]
+    for kind in sample.BaseSpecimenJsonSchema._type_to_schema_mapping.values():
+        compare(kind(), samples, "slide.samples")
+    for kind in sample.PreparationStepJsonSchema._type_to_schema_mapping.values():
+        compare(kind(), samples["steps"], "slide.samples.steps")
+
+
+def test_how_a_sample_was_processed_is_read_as_wsidicom_writes_it() -> None:
+    step = {"action": "processing", "method": code("433465004", "Specimen sampling")}
+    metadata = read_metadata({"slide": {"samples": [{"identifier": "S", "steps": [step]}]}})
+    ((how,),) = (one.codes for one in metadata.specimens[0].steps)
+    assert how.value == "433465004"
 
 
 @pytest.mark.parametrize(
