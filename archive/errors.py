@@ -82,6 +82,20 @@ class NoSuchJob(NotFound):
         self.job_id = job_id
 
 
+class NoSuchTransaction(NotFound):
+    def __init__(self, transaction_uid: str) -> None:
+        super().__init__(f"no transaction {transaction_uid}")
+        self.transaction_uid = transaction_uid
+
+
+class TransactionInUse(ArchiveError):
+    """A storage commitment with that Transaction UID was asked for before (409)."""
+
+    def __init__(self, transaction_uid: str) -> None:
+        super().__init__(f"transaction {transaction_uid} is in use")
+        self.transaction_uid = transaction_uid
+
+
 class Gone(ArchiveError):
     """It was here and was deleted (410); shown only to who could have seen it."""
 

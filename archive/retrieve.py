@@ -42,6 +42,7 @@ from archive.part10.bulk import BulkValue
 from archive.part10.frame_table import FrameTable, Kind, Range, Segment, repack
 from archive.part10.stream import Part10Stream
 from archive.part10.syntaxes import NATIVE
+from archive.preamble import served
 from archive.rows import Row, changed_since, find_row, is_tombstoned, last_change, rows_below, visible
 from archive.values import ByteStream, Instance, PixelDescription
 
@@ -275,8 +276,8 @@ class Retriever:
         etag = handle.instance.etag
         if row.base == "file" and (base or row.revision == 0):
             blob = handle.blobs[0]
-            whole = blob.chunks(0, blob.size)
-            return ByteStream(blob.size, whole, "application/dicom", etag, blob.chunks)
+            section = blob.chunks if base else served(blob)
+            return ByteStream(blob.size, section(0, blob.size), "application/dicom", etag, section)
         header = self._section(row, row.base_header if base else row.header)
         plan = Part10Stream(header, row.transfer_syntax_uid, handle.table, row.bulk)
         return _streamed(plan, handle, etag)

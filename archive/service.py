@@ -13,6 +13,7 @@ from pathlib import Path
 from archive import (
     bulk_data,
     catalogue,
+    commitment,
     folding,
     garbage,
     ingest,
@@ -39,6 +40,7 @@ from archive.storage.base import Storage
 from archive.values import (
     ByteStream,
     Change,
+    Commitment,
     Deflated,
     Finding,
     FrameCodec,
@@ -491,6 +493,24 @@ class Archive:
     def verify(self, *, principal: Principal, scope: Scope, repair: bool = False) -> Iterator[Finding]:
         """Re-hash everything and compare index, records and blobs; yields what is wrong."""
         return integrity.verify(self._core, principal=principal, scope=scope, repair=repair)
+
+    def request_commitment(
+        self, transaction: str, references: Sequence[tuple[str, str]], *, principal: Principal, scope: Scope
+    ) -> None:
+        """Ask for the safekeeping of instances (SOP class and instance UID) under a new
+        Transaction UID; a job answers. Raises TransactionInUse, BadQuery. PS3.4 J.3."""
+        commitment.request_commitment(self._core, transaction, references, principal=principal)
+
+    def commitment(self, transaction: str, *, principal: Principal, scope: Scope) -> Commitment:
+        """The answer, for who asked. Raises NoSuchTransaction."""
+        return commitment.commitment(self._core, transaction, principal=principal)
+
+    def run_commitment(
+        self, transaction: str, progress: Callable[[float], None] = lambda share: None
+    ) -> tuple[int, int]:
+        """The job of a request: re-hash all bytes of its instances, in the scope of who
+        asked; returns how many there are and how many of them failed."""
+        return commitment.run_commitment(self._core, self._retriever, transaction, progress)
 
     def recover(self, *, everything: bool = False) -> list[Finding]:
         """Finish what killed processes left: run before anything is served."""

@@ -320,6 +320,16 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Commitment:
+    """What became of a request for storage commitment; nothing while ``done`` is False.
+    Instances by SOP class and instance UID, failed ones with their Failure Reason."""
+
+    done: bool
+    committed: tuple[tuple[str, str], ...] = ()
+    failed: tuple[tuple[str, str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """What could not be stored: the bytes are kept, the reason is shown."""
 

@@ -14,6 +14,7 @@ from dicomweb import context, cors, errors
 from dicomweb.api import api
 from dicomweb.bulk import bulk
 from dicomweb.capabilities import capabilities
+from dicomweb.commitment import commitments
 from dicomweb.context import Authenticate, Web, nobody_in_particular
 from dicomweb.deletion import deletion
 from dicomweb.frames_fast import FrameFastPath
@@ -66,7 +67,19 @@ def create_app(
     errors.install(app)
     app.before_request(_begin)
     app.after_request(_finish)
-    for blueprint in (wado, bulk, rendered, qido, stow, deletion, capabilities, api, health, viewer):
+    for blueprint in (
+        wado,
+        bulk,
+        rendered,
+        qido,
+        stow,
+        deletion,
+        commitments,
+        capabilities,
+        api,
+        health,
+        viewer,
+    ):
         app.register_blueprint(blueprint)
     app.wsgi_app = FrameFastPath(app.wsgi_app, web)  # type: ignore[method-assign]
     return app

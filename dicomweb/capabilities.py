@@ -54,6 +54,7 @@ _BY_BLUEPRINT: Mapping[str, Kind] = {
     "rendered": Kind(media.RENDERED_TYPES, (), _PICTURE),
     "bulk": Kind(_BULK),
     "deletion": Kind((), (), ("reason",)),
+    "commitments": Kind(_DATA_SETS, _DATA_SETS),
 }
 _BY_ENDING: Mapping[str, Kind] = {
     "metadata": Kind(_DATA_SETS),

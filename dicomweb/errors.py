@@ -30,6 +30,7 @@ from archive.errors import (
     StorageFailed,
     StorageFull,
     TooLarge,
+    TransactionInUse,
     Unreadable,
 )
 from dicomweb.media import MixedMediaTypes, NotAcceptable
@@ -59,6 +60,7 @@ STATUS_OF_CLASS: dict[type[Exception], int] = {
     Gone: 410,
     NotAllowed: 403,
     Held: 409,
+    TransactionInUse: 409,
     CannotTranscode: 406,
     CannotDecode: 406,  # the stored bytes are to be had, and only they
     TooLarge: 413,

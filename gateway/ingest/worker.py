@@ -45,6 +45,7 @@ KINDS = (INGEST, DERIVATIVES)
 
 STORED = "stored"
 REFUSED = "refused"
+COMMITMENT = "commitment"
 AT_WORK = "at work"
 _TALLY = re.compile(r" \(went wrong (\d+) times? in a row\)$")
 _HEARTBEATS_PER_LEASE = 3
@@ -111,7 +112,7 @@ class Worker:
             with suppress(LeaseLost, NoSuchJob):
                 self._archive.fail(unsaid.id, reason, retry=True, attempt=unsaid.attempts)
             del self._unsaid[unsaid.id]
-        job = self._archive.claim(KINDS, lease_s=self._settings.lease_s, owner=self._owner)
+        job = self._archive.claim((*KINDS, COMMITMENT), lease_s=self._settings.lease_s, owner=self._owner)
         if job is None:
             return False
         try:
@@ -134,7 +135,9 @@ class Worker:
         self._report(job, 0.0, tallied(AT_WORK, wrong))
         try:
             with self._heartbeat(job, wrong) as (progress, say):
-                if job.kind == INGEST:
+                if job.kind == COMMITMENT:
+                    self._commit_storage(job, progress)
+                elif job.kind == INGEST:
                     self._ingest(job, progress, say)
                 else:
                     self._derive(job)
@@ -218,6 +221,17 @@ class Worker:
             self._fail(job, str(refusal))  # no picture can be made of it, now or later
             return
         self._finish(job, "")
+
+    def _commit_storage(self, job: Job, progress: Callable[[float], None]) -> None:
+        """Read every byte that somebody asked us to answer for (PS3.4 Annex J)."""
+        try:
+            asked, failed = self._archive.run_commitment(str(job.payload.get("transaction", "")), progress)
+        except ArchiveError as refusal:
+            if is_transient(refusal):
+                raise
+            self._fail(job, str(refusal))
+            return
+        self._finish(job, f"{asked - failed} of {asked} instances committed")
 
     # ---- how it ended -----------------------------------------------------------------
     def _report(self, job: Job, share: float, message: str) -> None:

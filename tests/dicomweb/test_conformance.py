@@ -19,6 +19,7 @@ SECTIONS = {
     "Search": ("qido",),
     "Store": ("stow",),
     "Delete": ("deletion",),
+    "Storage commitment": ("commitments",),
 }
 
 

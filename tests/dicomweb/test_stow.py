@@ -56,6 +56,23 @@ def test_what_was_stored_comes_back(client):
     assert client.get(LEVEL, headers=single).get_data() == samples.volume()
 
 
+TIFFS = [b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"]
+
+
+@pytest.mark.parametrize("magic", [b"MZ\x90\0", b"\x7fELF", b"#!/b", b"\0\0\0\1", *TIFFS])
+def test_a_preamble_is_served_only_if_it_is_zeros_or_a_tiff(client, magic):
+    sent = magic.ljust(128, b"\1") + samples.volume()[128:]
+    assert store(client, sent).status_code == 200
+    single = {"Accept": "application/dicom; transfer-syntax=*"}
+    served = client.get(LEVEL, headers=single)
+    expected = sent if magic in TIFFS else bytes(128) + sent[128:]
+    assert served.get_data() == expected
+    assert served.content_length == len(sent)
+    ranged = client.get(LEVEL, headers={**single, "Range": "bytes=0-3"})
+    assert ranged.get_data() == expected[:4]
+    assert client.get(f"{LEVEL}?original=true", headers=single).get_data() == sent
+
+
 def test_another_sop_class_in_group_2_is_stored_with_the_warning_b007(client):
     sent = samples.volume().replace(b"1.2.840.10008.5.1.4.1.1.77.1.6", b"1.2.840.10008.5.1.4.1.1.77.1.4", 1)
     response = store(client, sent)

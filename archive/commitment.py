@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Storage commitment (PS3.4 Annex J, PS3.18 Chapter 13): a promise that was checked.
+
+A request is kept under its transaction UID and becomes a job. The job reads every byte
+that each instance is made of and compares it with its SHA-256; only then the instance is
+committed. Whatever door asked, the answer is the same.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+
+from archive.access import Action, Principal
+from archive.audit import APPLICATION_ACTIVITY, AuditRecord
+from archive.core import Core
+from archive.errors import ArchiveError, BadQuery, Busy, NoSuchTransaction, TransactionInUse
+from archive.part10.meta import is_uid
+from archive.retrieve import Retriever
+from archive.rows import find_row, visible
+from archive.values import Commitment
+
+KIND = "commitment"
+MAX_REFERENCES = 20_000
+
+
+class CommitmentFailure(IntEnum):
+    """Failure Reason (PS3.3 C.14.1.1)."""
+
+    PROCESSING_FAILURE = 0x0110
+    NO_SUCH_INSTANCE = 0x0112
+    CLASS_INSTANCE_CONFLICT = 0x0119
+
+
+Reference = tuple[str, str]
+"""SOP Class and SOP Instance UID."""
+
+
+def _key(transaction: str) -> str:
+    return f"commitment/{transaction}"
+
+
+def request_commitment(
+    core: Core, transaction: str, references: Sequence[Reference], *, principal: Principal
+) -> None:
+    """See ``Archive.request_commitment``."""
+    core.check(principal, Action.READ)
+    if not references or len(references) > MAX_REFERENCES:
+        raise BadQuery(f"a request names 1 to {MAX_REFERENCES} instances")
+    if not all(is_uid(text) for text in (transaction, *(uid for pair in references for uid in pair))):
+        raise BadQuery("a request names a transaction and instances by UIDs")
+    value = {
+        "actor": principal.actor,
+        "via": principal.via,
+        "address": principal.address,
+        "roles": sorted(principal.roles),
+        "references": [list(pair) for pair in references],
+    }
+    model = core.index.models.Job
+
+    def commit() -> None:
+        setting = core.index.models.Setting
+        if setting.get_or_none(setting.key == _key(transaction)) is not None:
+            raise TransactionInUse(transaction)
+        core.put_setting(_key(transaction), value)
+        now = core.now_us()
+        payload = json.dumps({"transaction": transaction})
+        model.create(kind=KIND, key=transaction, payload=payload, created=now, updated=now)
+        detail: dict[str, object] = {"commitment": transaction, "number_of_instances": len(references)}
+        core.add_audit(AuditRecord(APPLICATION_ACTIVITY, "E", principal, detail=detail))
+
+    core.index.write(commit)
+
+
+def commitment(core: Core, transaction: str, *, principal: Principal) -> Commitment:
+    """See ``Archive.commitment``."""
+    core.check(principal, Action.READ)
+    value = core.setting(_key(transaction))
+    if not isinstance(value, dict) or value["actor"] != principal.actor:
+        raise NoSuchTransaction(transaction)
+    if "failed" not in value:
+        return Commitment(False)
+    failed = {sop: int(reason) for sop, reason in value["failed"].items()}
+    references = [(str(sop_class), str(sop)) for sop_class, sop in value["references"]]
+    return Commitment(
+        True,
+        tuple(pair for pair in references if pair[1] not in failed),
+        tuple((sop_class, sop, failed[sop]) for sop_class, sop in references if sop in failed),
+    )
+
+
+def run_commitment(
+    core: Core, retriever: Retriever, transaction: str, progress: Callable[[float], None]
+) -> tuple[int, int]:
+    """See ``Archive.run_commitment``."""
+    value = core.setting(_key(transaction))
+    if not isinstance(value, dict):
+        raise NoSuchTransaction(transaction)
+    principal = Principal(
+        value["actor"], value["via"], value["address"], transaction, frozenset(value["roles"])
+    )
+    references = value["references"]
+    failed: dict[str, int] = {}
+    for number, (sop_class, sop) in enumerate(references):
+        reason = _failure(core, retriever, principal, sop_class, sop)
+        if reason is not None:
+            failed[sop] = int(reason)
+        progress((number + 1) / len(references))
+    detail: dict[str, object] = {
+        "commitment": transaction,
+        "number_of_instances": len(references),
+        "failed": len(failed),
+    }
+    record = AuditRecord(APPLICATION_ACTIVITY, "E", principal, 4 if failed else 0, detail=detail)
+
+    def commit() -> None:
+        core.put_setting(_key(transaction), {**value, "failed": failed})
+        core.add_audit(record)
+
+    core.index.write(commit)
+    return len(references), len(failed)
+
+
+def _failure(
+    core: Core, retriever: Retriever, principal: Principal, sop_class: str, sop: str
+) -> CommitmentFailure | None:
+    """Why an instance is not committed; None when all its bytes are what they should be."""
+    row = find_row(core, sop)
+    scope = core.policy.scope(principal)
+    if row is None or not (scope.is_everything or visible(core, row.study_id, scope)):
+        return CommitmentFailure.NO_SUCH_INSTANCE
+    if row.sop_class_uid != sop_class:
+        return CommitmentFailure.CLASS_INSTANCE_CONFLICT
+    try:
+        retriever.check(row.describe(), principal=principal, scope=scope)
+    except Busy:
+        raise  # the job is tried again
+    except ArchiveError:
+        return CommitmentFailure.PROCESSING_FAILURE
+    return None
