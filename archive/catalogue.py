@@ -11,6 +11,7 @@ from archive.access import Action, Principal, Scope
 from archive.core import Core
 from archive.errors import ArchiveError, BadQuery
 from archive.index.columns import Level, to_json
+from archive.index.included import in_header, merge
 from archive.index.query import Query
 from archive.index.text import fold
 from archive.indexing import execute
@@ -43,13 +44,29 @@ def _result(core: Core, query: Query, row: Mapping[str, Any]) -> dict[str, objec
     if query.level is Level.INSTANCE:
         answer["00020010"] = {"vr": "UI", "Value": [row["instance.transfer_syntax_uid"]]}
         answer["00083002"] = {"vr": "UI", "Value": _available(core, row)}
-        everything = "all" in query.include
-        if missing or everything:
-            tags = {path[:8] for path in missing}
-            for tag, value in _stored_json(core, row).items():
-                if (everything or tag in tags) and tag not in answer:
-                    answer[tag] = value
+        if "all" in query.include:
+            return dict(sorted({**_stored_json(core, row), **answer}.items()))
+    else:
+        missing = [path for path in missing if in_header(path[:8], query.level)]
+    if missing:
+        header = _stored_json(core, row if query.level is Level.INSTANCE else _any_instance(core, row))
+        for path in missing:
+            merge(answer, header, path.split("."))
     return dict(sorted(answer.items()))
+
+
+def _any_instance(core: Core, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where the header of a study's or series' first instance is."""
+    series = row.get("series.id")
+    condition = "place = ?" if series is None else "series_id = ?"
+    names = ("record_key", "json_offset", "json_length")
+    with core.index.read():
+        found = execute(
+            core,
+            f"SELECT {', '.join(names)} FROM instance WHERE {condition} ORDER BY series_id, id LIMIT 1",
+            row["study.place"] if series is None else series,
+        ).fetchone()
+    return {} if found is None else {f"instance.{n}": v for n, v in zip(names, found, strict=True)}
 
 
 def _available(core: Core, row: Mapping[str, Any]) -> list[str]:
@@ -73,6 +90,8 @@ def _available(core: Core, row: Mapping[str, Any]) -> list[str]:
 
 
 def _stored_json(core: Core, row: Mapping[str, Any]) -> dict[str, object]:
+    if not row:  # deleted since it was found
+        return {}
     file = core.files.get(row["instance.record_key"])
     value = json.loads(gzip.decompress(file.pread(row["instance.json_offset"], row["instance.json_length"])))
     assert isinstance(value, dict)

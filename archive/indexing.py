@@ -42,20 +42,21 @@ class Extract:
     attributes: Sequence[AttributeRow]
 
 
-def extract(dataset: Dataset, *, has_pixel_data: bool) -> Extract:
-    """Columns and matching keys of a header without bulk values."""
+def extract(dataset: Dataset, *, has_pixel_data: bool, keys: Mapping[str, str] | None = None) -> Extract:
+    """Columns and matching keys of a header without bulk values; ``keys``: as
+    :func:`archive.index.attributes.extract` takes them."""
     return Extract(
         attributes.study_columns(dataset),
         attributes.series_columns(dataset),
         attributes.instance_columns(dataset, has_pixel_data=has_pixel_data),
-        attributes.extract(dataset),
+        attributes.extract(dataset, keys),
     )
 
 
-def extracts(record: Record, datasets: Sequence[Dataset]) -> list[Extract]:
+def extracts(core: Core, record: Record, datasets: Sequence[Dataset]) -> list[Extract]:
     """For :func:`index_record`."""
     return [
-        extract(dataset, has_pixel_data=bool(recorded.table[1]))
+        extract(dataset, has_pixel_data=bool(recorded.table[1]), keys=core.index.wanted_keys)
         for recorded, dataset in zip(record.instances, datasets, strict=True)
     ]
 
@@ -385,7 +386,7 @@ def add_revision(
     change = revision.size_bytes - row.size_bytes
     _count(core, row.study_id, row.series_id, microseconds(time), instances=0, size=change)
     models.Attribute.delete().where(models.Attribute.instance == row.id).execute()
-    core.index.insert_attributes(row.id, attributes.extract(dataset))
+    core.index.insert_attributes(row.id, attributes.extract(dataset, core.index.wanted_keys))
     study = {k: v for k, v in attributes.study_columns(dataset).items() if k != "study_instance_uid"}
     series = attributes.series_columns(dataset)
     names = fold(_original_names(core, row))

@@ -188,7 +188,7 @@ def _try_store(
         )
         core.storage.put_bytes(entry.key, encode_entry(entry))
 
-    found = extracts(record, [item.dataset for item in keep])
+    found = extracts(core, record, [item.dataset for item in keep])
 
     def commit() -> None:
         for row in replaced:

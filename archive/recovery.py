@@ -176,7 +176,7 @@ def _complete(
     packed: Mapping[tuple[str, int], BlobRef],
 ) -> bool:
     """Index a durable record that no commit followed; False if a blob of it is missing."""
-    found = extracts(record, datasets)
+    found = extracts(core, record, datasets)
 
     def commit() -> None:
         index_record(core, key, record, found, datetime.fromisoformat(record.time), packed)
@@ -298,7 +298,7 @@ def rebuild(core: Core, principal: Principal) -> int:
         pending = _pending(core, key, journal, deleted_here=False)
         if pending is not None:
             record, datasets = pending
-            found = extracts(record, datasets)
+            found = extracts(core, record, datasets)
             packed, when = journal.packed(core, key), datetime.fromisoformat(time)
             core.index.write(partial(index_record, core, key, record, found, when, packed))
             stored += len(datasets)
@@ -315,6 +315,7 @@ def rebuild(core: Core, principal: Principal) -> int:
             core.now_us(),
         )
         core.put_setting(REINDEXING, False)
+        core.put_setting("matching_keys", dict(core.index.wanted_keys))
         detail: dict[str, object] = {"reindex": True, "instances": stored}
         core.add_audit(AuditRecord(APPLICATION_ACTIVITY, "E", principal, 0, detail=detail))
 

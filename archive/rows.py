@@ -190,12 +190,16 @@ def all_rows(core: Core) -> Iterator[Row]:
     """Every instance, by id, in pages; for integrity checks."""
     last = 0
     while True:
-        with core.index.read():
-            page = list(_rows(core, "i.id > ?", (last,), PAGE_ROWS))
-        if not page:
+        if not (page := rows_after(core, last)):
             return
         yield from page
         last = page[-1].id
+
+
+def rows_after(core: Core, last: int) -> list[Row]:
+    """A page of instances with ids above ``last``, by id."""
+    with core.index.read():
+        return list(_rows(core, "i.id > ?", (last,), PAGE_ROWS))
 
 
 _SELECT = (

@@ -19,6 +19,7 @@ from archive import (
     ingest,
     integrity,
     lifecycle,
+    matching_keys,
     pictures,
     recompress,
     recovery,
@@ -74,9 +75,11 @@ class Archive:
         data_dir: Path,
         codec: FrameCodec | None = None,
         limits: Limits | None = None,
+        extended_keys: Mapping[str, str] | None = None,
     ) -> None:
         """``data_dir`` holds spool, access lines and run files; the spool must be on the
-        storage's file system where that is local. The index must be migrated."""
+        storage's file system where that is local. The index must be migrated.
+        ``extended_keys``: further attributes to match on (``matching_keys.parse_keys``)."""
         run_dir = data_dir / "run"
         run_dir.mkdir(parents=True, exist_ok=True)
         self._core = Core(
@@ -93,6 +96,7 @@ class Archive:
         self._retriever = Retriever(self._core)
         self._drawing = Drawing(self._core, self._retriever)
         self._mark: Path | None = None
+        matching_keys.want(self._core, extended_keys or {})
         ingest.check_store_version(storage, STORE_VERSION)
 
     @property
@@ -522,6 +526,20 @@ class Archive:
         found = recovery.reindex(self._core, principal=principal, scope=scope)
         self._retriever.handles.clear()
         return found
+
+    @property
+    def matching_keys(self) -> Mapping[str, str]:
+        """What :meth:`find` matches on besides columns: VR by dotted tag path."""
+        return self._core.index.matching_keys
+
+    def want_keys(self, *, principal: Principal, scope: Scope) -> int:
+        """Enqueue the job that brings the keys of what is stored up to date; its id, 0 when
+        they are."""
+        return matching_keys.enqueue(self._core, principal=principal, scope=scope)
+
+    def index_keys(self, progress: Callable[[float], None], *, principal: Principal, scope: Scope) -> int:
+        """That job's work; returns how many instances were read."""
+        return matching_keys.index_keys(self._core, progress, principal=principal, scope=scope)
 
     def collect_garbage(self, *, principal: Principal, scope: Scope) -> int:
         """Remove blobs that nobody has kept for a day; returns how many."""

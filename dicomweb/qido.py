@@ -58,20 +58,26 @@ def _search(level: Level, study: str = "", series: str = "") -> Response:
         request.args.items(multi=True), default=settings.results_default, most=settings.results_limit
     )
     page = archive().find(_query(level, asked, study, series), **caller())
-    return _with_warnings(_rows(page, chosen), asked, page)
+    return _with_warning(_rows(page, chosen), page)
 
 
 def _query(level: Level, asked: SearchParameters, study: str, series: str) -> Query:
     """Keys that cannot be matched on are ignored, as unsupported parameters are (8.3)."""
-    return Query(
-        level,
-        tuple(parse_match(key.path, key.vr, key.text) for key in asked.keys if supported(key.path)),
-        ("all",) if asked.include_all else asked.include,
-        asked.limit,
-        asked.offset,
-        study,
-        series,
+    known = archive().matching_keys
+    matches = tuple(
+        parse_match(
+            key.path,
+            known.get(key.path, key.vr),
+            key.text,
+            fuzzy=asked.fuzzy,
+            empty=asked.empty,
+            multiple=asked.multiple,
+        )
+        for key in asked.keys
+        if supported(key.path, known)
     )
+    include = ("all",) if asked.include_all else asked.include
+    return Query(level, matches, include, asked.limit, asked.offset, study, series)
 
 
 def _rows(page: Page, chosen: media.Representation) -> Response:
@@ -79,7 +85,8 @@ def _rows(page: Page, chosen: media.Representation) -> Response:
         return labelled(Response(status=204), "", REVALIDATE)
     objects = _objects(page, base_url())
     if chosen.media_type != media.XML:
-        return json_stream(json_array(objects), chosen.media_type)
+        # In one piece: a page is small, and each piece would be a write of its own.
+        return json_stream([b"".join(json_array(objects))], chosen.media_type)
     documents = [native_dicom_model(json.loads(encoded)) for encoded in objects]
     parts = [Part(media.XML, "", [document], len(document)) for document in documents]
     return multipart_related(parts, chosen, secrets.token_hex(16))
@@ -110,18 +117,12 @@ def _uid(row: dict[str, object], tag: str) -> str:
     return ""
 
 
-def _with_warnings(response: Response, asked: SearchParameters, page: Page) -> Response:
-    """What was left out or not done as asked (8.3.4.4, 8.3.4.5)."""
-    service = web().settings.service_name
+def _with_warning(response: Response, page: Page) -> Response:
+    """How much was left out (8.3.4.4)."""
     if page.remaining:
         response.headers.add(
             "Warning",
-            f"299 {service}: There are {page.remaining} additional results that can be requested",
-        )
-    for name in asked.ignored:
-        response.headers.add(
-            "Warning",
-            f"299 {service}: The {name} parameter is not supported. "
-            "Only literal matching has been performed.",
+            f"299 {web().settings.service_name}: There are {page.remaining} additional results "
+            "that can be requested",
         )
     return response

@@ -32,14 +32,17 @@ class MatchKey:
 
 @dataclass(frozen=True, slots=True)
 class SearchParameters:
-    """``include`` holds tag paths; ``ignored`` the flags that were set to true."""
+    """``include`` holds tag paths; ``fuzzy``, ``empty`` and ``multiple`` are the flags of
+    8.3.4.2, 8.3.4.5 and 8.3.4.6."""
 
     keys: tuple[MatchKey, ...]
     include: tuple[str, ...]
     include_all: bool
     limit: int
     offset: int
-    ignored: tuple[str, ...]
+    fuzzy: bool = False
+    empty: bool = False
+    multiple: bool = False
 
 
 def attribute_path(name: str) -> str | None:
@@ -70,14 +73,13 @@ def parse_search(arguments: Iterable[tuple[str, str]], *, default: int, most: in
 
     ``default`` rows without ``limit``, never more than ``most``: what a larger limit
     leaves out is announced, not refused. A UID key that is repeated means any of its
-    values. Raises BadParameter.
+    values, with ``multiplevaluematching`` any key. Raises BadParameter.
     """
-    values: dict[str, str] = {}
-    vrs: dict[str, str] = {}
+    values: dict[str, list[str]] = {}
     include: dict[str, None] = {}
     include_all = False
     numbers = {"limit": default, "offset": 0}
-    ignored = []
+    flags = dict.fromkeys(_FLAGS, False)
     for name, value in arguments:
         if name == "includefield":
             names = [item.strip() for item in value.split(",")]
@@ -85,21 +87,31 @@ def parse_search(arguments: Iterable[tuple[str, str]], *, default: int, most: in
             include.update((path, None) for item in names if (path := attribute_path(item)) is not None)
         elif name in numbers:
             numbers[name] = _number(name, value)
-        elif name in _FLAGS:
+        elif name in flags:
             if value.lower() not in ("true", "false"):
                 raise BadParameter(f"{name} must be true or false")
-            if value.lower() == "true" and name not in ignored:
-                ignored.append(name)
+            flags[name] = value.lower() == "true"
         elif name not in _RESERVED and (path := attribute_path(name)) is not None:
-            vrs[path] = vr_of(path)
-            if path in values and values[path] != value:
-                if vrs[path] != "UI":
-                    raise BadParameter(f"{path} is given twice")
-                value = f"{values[path]},{value}"
-            values[path] = value
-    keys = tuple(MatchKey(path, vrs[path], text) for path, text in values.items())
+            known = values.setdefault(path, [])
+            if value not in known:
+                known.append(value)
+    fuzzy, empty, multiple = (flags[name] for name in _FLAGS)
+    keys = tuple(
+        MatchKey(path, vr_of(path), _joined(path, given, multiple=multiple)) for path, given in values.items()
+    )
     limit = min(numbers["limit"], most)
-    return SearchParameters(keys, tuple(include), include_all, limit, numbers["offset"], tuple(ignored))
+    return SearchParameters(
+        keys, tuple(include), include_all, limit, numbers["offset"], fuzzy, empty, multiple
+    )
+
+
+def _joined(path: str, given: list[str], *, multiple: bool) -> str:
+    """The values of a key that came more than once, as one list."""
+    if len(given) > 1 and vr_of(path) == "UI":
+        return ",".join(given)
+    if len(given) > 1 and not multiple:
+        raise BadParameter(f"{path} is given twice")
+    return "\\".join(given)
 
 
 def _number(name: str, value: str) -> int:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, TypedDict
 
 from archive.access import OpenPolicy, Policy, Principal, Scope
 from archive.core import Limits
+from archive.errors import BadQuery
 from archive.index.database import Index
+from archive.matching_keys import parse_keys
 from archive.service import Archive
 from archive.storage.base import Storage
 from archive.storage.local import LocalStorage
@@ -57,6 +59,14 @@ def index(settings: Settings) -> Index:
     return Index.open(settings.database, run_dir=settings.run_dir)
 
 
+def extended_keys(settings: Settings) -> dict[str, str]:
+    """``search.extended_keys``: VR by path. Raises SettingsError."""
+    try:
+        return parse_keys(settings.search.extended_keys)
+    except BadQuery as error:
+        raise SettingsError(f"search.extended_keys: {error}") from None
+
+
 def codec_pool(settings: Settings) -> "CodecPool":
     from gateway.codec_pool import CodecPool
 
@@ -89,6 +99,7 @@ def archive(settings: Settings, *, codecs: bool = True, migrate: bool = False) -
             data_dir=settings.data,
             codec=pool,
             limits=Limits(free_bytes=settings.limits.free_bytes),
+            extended_keys=extended_keys(settings),
         )
         cleanup.callback(made.close)
         yield made

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FOLD_S = 30.0  # access lines of finished hours become audit events
+KEYS_S = 10.0  # keys that the settings name newly get their job
 COLLECT_S = 3600.0  # blobs that nothing has referred to for a day go
 
 
@@ -27,6 +28,7 @@ class Maintenance:
         self._principal = Principal("maintenance", "worker")
         self._duties: list[tuple[float, Callable[[], int]]] = [
             (FOLD_S, archive.fold_access),
+            (KEYS_S, self._keys),
             (COLLECT_S, self._collect),
         ]
         self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
@@ -42,6 +44,10 @@ class Maintenance:
     def _collect(self) -> int:
         scope = self._archive.policy.scope(self._principal)
         return self._archive.collect_garbage(principal=self._principal, scope=scope)
+
+    def _keys(self) -> int:
+        scope = self._archive.policy.scope(self._principal)
+        return self._archive.want_keys(principal=self._principal, scope=scope)
 
     def _run(self) -> None:
         due = {number: time.monotonic() + every_s for number, (every_s, _) in enumerate(self._duties)}

@@ -213,6 +213,17 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchSettings:
+    extended_keys: tuple[str, ...] = _set(
+        (),
+        "Further attributes that searches match on, as keywords or tags, dotted into sequences; private "
+        "ones with their VR. What is stored already is read for a new one by a job; the key counts once "
+        "that is done.",
+        example='["SpecimenDescriptionSequence.SpecimenDetailedDescription", "00091001:LO"]',
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     level: str = _set(
         "info", "Least severe level that is written.", choices=("debug", "info", "warning", "error")
@@ -236,6 +247,7 @@ class Settings:
     convert: ConvertSettings = field(default_factory=ConvertSettings)
     codecs: CodecSettings = field(default_factory=CodecSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
     log: LogSettings = field(default_factory=LogSettings)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 

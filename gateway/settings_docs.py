@@ -21,6 +21,7 @@ TITLES = {
     "convert": "Conversion of scanners' files",
     "codecs": "Decoding",
     "limits": "Limits",
+    "search": "Search",
     "log": "Log",
 }
 

@@ -63,6 +63,10 @@ EXTRACTED: dict[str, str] = {
 SOUNDED = {"00100010": "patient_name", "00080090": "referring_physician_name"}
 
 NUMBERS = frozenset(("DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"))
+# VRs whose values are compared (PS3.4 C.2.2.2); the others of a key are kept as no rows.
+MATCHED_VRS = NUMBERS | frozenset(
+    ("AE", "AS", "CS", "DA", "DT", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT")
+)
 _HEX = re.compile(r"[0-9A-Fa-f]{8}")
 _MAX_VALUES = 1000  # of one path and instance
 _MAX_INTEGER = 2**63 - 1

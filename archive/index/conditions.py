@@ -4,8 +4,8 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from archive.index.attributes import NUMBERS, SOUNDED
-from archive.index.columns import COLUMNS
+from archive.index.attributes import NUMBERS
+from archive.index.columns import COLUMNS, Column
 from archive.index.matching import Kind, Match
 
 Part = tuple[str, tuple[object, ...]]
@@ -52,26 +52,28 @@ def on_column(sql: Sql, match: Match, alias: str) -> None:
         value = f"{alias}.{column.name.partition('.')[2]}"
         sql.add(f"({value} IS NULL OR {value} = 0)" if column.vr in NUMBERS else f"{value} = ''")
     elif match.kind == Kind.SOUNDS:
-        _sounds(sql, match, names, f"{alias}.id")
+        _sounds(sql, match, column, f"{alias}.id")
     else:
         _compare(sql, match, names)
 
 
-def on_attribute(sql: Sql, match: Match, instance: str) -> None:
-    """A key that is kept in ``attribute``, of the instance whose id is ``instance``."""
+def on_attribute(sql: Sql, match: Match, place: str, instance: str) -> None:
+    """A key that is kept in ``attribute``, of the instance with these place and id."""
     if match.kind == Kind.ANY:
-        _either(sql, match, lambda one, inner: on_attribute(inner, one, instance))
+        _either(sql, match, lambda one, inner: on_attribute(inner, one, place, instance))
     elif match.kind == Kind.EMPTY:
         sql.add(
             f"NOT EXISTS (SELECT 1 FROM attribute a WHERE a.instance_id = {instance} AND a.path = ?)",
             match.path,
         )
     else:
-        # Of a name, each group asked for may be fulfilled by another group's row.
+        # Of a name, each group asked for may be fulfilled by another group's row. The place
+        # is told too: a planner without statistics would read all rows of the value.
         for one in _singly(match):
             inner = attribute_rows(sql, one, "a")
             sql.add(
-                f"EXISTS (SELECT 1 FROM attribute a WHERE a.instance_id = {instance} AND {inner.where})",
+                f"EXISTS (SELECT 1 FROM attribute a WHERE {inner.where}"
+                f" AND a.place = {place} AND a.instance_id = {instance})",
                 *inner.parameters,
             )
 
@@ -132,7 +134,7 @@ def _compare(sql: Sql, match: Match, columns: tuple[str, ...], *, number: str = 
             forms = [value, value[:-2]] if value.endswith("^*") and len(value) > 2 else [value]
             sql.any_of(_like(sql.dialect, name, form) for name in columns for form in forms)
     elif match.kind == Kind.NUMBERS:
-        sql.any_of((f"{number or column} = ?", (one,)) for one in match.numbers)
+        sql.any_of(_equal(number, column, one) for one in match.numbers)
     elif match.kind == Kind.INSTANTS:
         first, last = match.instants
         if first is not None:
@@ -143,21 +145,26 @@ def _compare(sql: Sql, match: Match, columns: tuple[str, ...], *, number: str = 
         sql.any_of(_within(date or column, low, high) for low, high in match.spans)
 
 
-def _sounds(sql: Sql, match: Match, columns: tuple[str, ...], study: str) -> None:
+def _sounds(sql: Sql, match: Match, column: Column, study: str) -> None:
     """Every word asked for sounds like one of the name's; or the name matches as it is."""
-    literal, heard = sql.new(), sql.new()
-    _compare(literal, match, columns)
+    heard, parameters = [], []
     for value in match.sounds:
-        condition, parameters = _like(sql.dialect, "n.sound", value)
-        heard.add(
-            f"{study} IN (SELECT n.study_id FROM name_sound n WHERE n.path = ? AND {condition})",
-            match.path,
-            *parameters,
-        )
-    if not match.sounds or match.path not in SOUNDED:
-        sql.add(literal.where, *literal.parameters)
-    else:
-        sql.any_of((f"({one.where})", tuple(one.parameters)) for one in (literal, heard))
+        condition, some = _like(sql.dialect, "n.sound", value)
+        heard.append(f"SELECT n.study_id FROM name_sound n WHERE n.path = ? AND {condition}")
+        parameters += [match.path, *some]
+    literal = sql.new()
+    _compare(literal, match, tuple(f"l.{name.partition('.')[2]}" for name in column.compared))
+    written = f"SELECT l.id FROM study l WHERE {literal.where}"
+    found = " UNION ".join(filter(None, (" INTERSECT ".join(heard), written)))
+    sql.add(f"{study} IN ({found})", *parameters, *literal.parameters)
+
+
+def _equal(number: str, column: str, value: float) -> Part:
+    """Columns of ``attribute`` hold any number, others whole ones; PostgreSQL's index of
+    whole numbers is of no use to others."""
+    if number:
+        return f"{number} = ?", (value,)
+    return (f"{column} = ?", (int(value),)) if abs(value) < 2**63 and value.is_integer() else ("1 = 0", ())
 
 
 def _within(column: str, low: str, high: str) -> Part:

@@ -2,6 +2,7 @@
 """One index: SQLite or PostgreSQL behind the same few methods."""
 
 import importlib.util
+import json
 import logging
 import random
 import sqlite3
@@ -54,6 +55,7 @@ class Index:
     """
 
     dialect: Dialect
+    version_is_local = False  # data_version asks no server
     models: Models
 
     def __init__(self, database: Any, dialect: Dialect, run_dir: Path) -> None:
@@ -63,7 +65,8 @@ class Index:
         self.models = make_models(database)
         self._run_dir = run_dir
         self._inserter = Inserter(database, dialect)
-        self.matching_keys: Mapping[str, str] = EXTRACTED
+        self.wanted_keys: Mapping[str, str] = EXTRACTED
+        self._matching: tuple[str, Mapping[str, str]] = ("", {})
         self._search = Search(dialect, self.read, self.data_version, lambda: self.matching_keys)
 
     @staticmethod
@@ -103,6 +106,35 @@ class Index:
     def data_version(self) -> str:
         """A token that differs once any process has committed a change; cheap, any thread."""
         raise TypeError("an index has a dialect")
+
+    def want_keys(self, keys: Mapping[str, str]) -> None:
+        """What ``attribute`` shall hold, VR by path; see :mod:`archive.matching_keys`."""
+        self.wanted_keys = dict(keys)
+        self._matching = ("", {})
+
+    def complete_keys(self) -> Mapping[str, str]:
+        """The keys whose rows all instances have, VR by path; reads. Where nothing was
+        noted, all was stored by this release with its own keys."""
+        with self.read() as database:
+            row = database.execute_sql("SELECT value FROM setting WHERE key = 'matching_keys'").fetchone()
+            if row is not None:
+                found: Mapping[str, str] = json.loads(row[0])
+                return found
+            some = database.execute_sql("SELECT 1 FROM instance LIMIT 1").fetchone()
+            return EXTRACTED if some else self.wanted_keys
+
+    @property
+    def matching_keys(self) -> Mapping[str, str]:
+        """The keys of ``attribute`` that can be matched on: wanted, and complete."""
+        seen, keys = self._matching
+        if len(keys) == len(self.wanted_keys):
+            return keys
+        version = self.data_version()
+        if version != seen:
+            complete = self.complete_keys()
+            keys = {path: vr for path, vr in self.wanted_keys.items() if complete.get(path) == vr}
+            self._matching = (version, keys)
+        return keys
 
     def find(self, query: Query, scope: Scope) -> Found:
         """One page of a query's rows, and how many are left. Raises BadQuery."""
@@ -151,6 +183,8 @@ class Index:
 
 class SqliteIndex(Index):
     """One file in WAL mode; a kept connection per thread, one writer thread."""
+
+    version_is_local = True
 
     def __init__(self, path: Path, run_dir: Path) -> None:
         self._path = path.absolute()

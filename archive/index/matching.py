@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Matching keys, parsed: PS3.4 C.2.2.2, for QIDO-RS, C-FIND and the worklist alike.
 
-Single values, UID lists, wildcards, ranges of dates and times, universal matching.
+Single values, lists, wildcards, ranges of dates and times, universal and empty matching.
 Names match without case, width and diacritics, in any component group; all other text
 matches case and all. A date or time of lesser precision matches all it covers:
 ``StudyTime=10`` is the hour.
@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from archive.errors import BadQuery
-from archive.index.attributes import NUMBERS
+from archive.index.attributes import NUMBERS, SOUNDED
+from archive.index.sounds import sound, words
 from archive.index.text import date_key, datetime_digits, epoch_range, fold_name, time_digits
 
 MAX_VALUE_LENGTH = 1024
 MAX_VALUES = 500  # of a list
+MAX_ALTERNATIVES = 50  # of a list of names or ranges
+MAX_WORDS = 10  # of a name that is matched by its sound
+EMPTY_VALUE = '""'
 MAX_WILDCARDS = 8  # each "*" may make matching a long text slower by its length
 
 # PS3.4 C.2.2.2.4: wildcards have no meaning in the other VRs.
@@ -60,18 +64,26 @@ class Match:
     alternatives: "tuple[Match, ...]" = ()
 
 
-def parse_match(path: str, vr: str, text: str) -> Match:
+def parse_match(
+    path: str, vr: str, text: str, *, fuzzy: bool = False, empty: bool = False, multiple: bool = False
+) -> Match:
     """The key's value as a :class:`Match`; empty or all ``*`` is universal.
 
-    Several values (``\\``, for UIDs also ``,``) match when one does. Raises BadQuery.
-    """
+    Several values (``\\``, for UIDs also ``,``) match when one does. ``fuzzy``: names also
+    by their sound (:mod:`archive.index.sounds`), words in any order. ``empty``: ``""``
+    matches what is absent or has no value (C.2.2.2.7). ``multiple``: lists of names,
+    ranges and empty values as well (C.2.2.2.8). Raises BadQuery."""
     if len(text) > MAX_VALUE_LENGTH * (MAX_VALUES if vr == "UI" else 1):
         raise BadQuery(f"a matching value of {path} is too long")
     text = text.replace("\0", "").strip()
+    if empty and text == EMPTY_VALUE:
+        return Match(path, vr, Kind.EMPTY)
+    if multiple and vr not in _ONE_VALUE_VRS and (many := _several(path, vr, text, fuzzy, empty)):
+        return many
     if not text or (vr in WILDCARD_VRS and not text.strip("*")):
         return Match(path, vr, Kind.UNIVERSAL)
     if vr == "PN":
-        return _names(path, text)
+        return _names(path, text, fuzzy=fuzzy)
     values = tuple(dict.fromkeys(_split(vr, text)))
     if len(values) > MAX_VALUES:
         raise BadQuery(f"{path} has more than {MAX_VALUES} values")
@@ -90,6 +102,19 @@ def parse_match(path: str, vr: str, text: str) -> Match:
     return Match(path, vr, Kind.VALUES, values)
 
 
+def _several(path: str, vr: str, text: str, fuzzy: bool, empty: bool) -> Match | None:
+    """A list that no other kind of match has: of names, of ranges, with empty values."""
+    parts = [part.strip() for part in text.split("\\") if part.strip()]
+    if len(parts) < 2 or not (vr in ("PN", "DA", "TM", "DT") or (empty and EMPTY_VALUE in parts)):
+        return None
+    if len(parts) > MAX_ALTERNATIVES:
+        raise BadQuery(f"{path} has more than {MAX_ALTERNATIVES} values")
+    found = tuple(parse_match(path, vr, part, fuzzy=fuzzy, empty=empty) for part in dict.fromkeys(parts))
+    if any(one.kind == Kind.UNIVERSAL for one in found):
+        return Match(path, vr, Kind.UNIVERSAL)
+    return Match(path, vr, Kind.ANY, alternatives=found)
+
+
 def _split(vr: str, text: str) -> list[str]:
     if vr in _ONE_VALUE_VRS:
         return [text]
@@ -104,11 +129,22 @@ def _pattern(path: str, value: str) -> str:
     return value
 
 
-def _names(path: str, text: str) -> Match:
+def _names(path: str, text: str, *, fuzzy: bool) -> Match:
     groups = tuple(_pattern(path, group) for group in fold_name(text) if group.strip("*"))
     if not groups:
         return Match(path, "PN", Kind.UNIVERSAL)
-    return Match(path, "PN", Kind.NAMES, groups)
+    if not fuzzy or path not in SOUNDED:
+        return Match(path, "PN", Kind.NAMES, groups)
+    sounds = []
+    for word in words(text):
+        start = word.rstrip("*")
+        if "*" in start or "?" in start:
+            return Match(path, "PN", Kind.NAMES, groups)  # nobody can tell how that sounds
+        if key := sound(start):
+            sounds.append(key + "*" if word != start else key)
+    if len(sounds) > MAX_WORDS:
+        raise BadQuery(f"a matching value of {path} has more than {MAX_WORDS} words")
+    return Match(path, "PN", Kind.SOUNDS, groups, sounds=tuple(dict.fromkeys(sounds)))
 
 
 def _number(path: str, value: str) -> float:

@@ -80,6 +80,11 @@ def ways(query: Query, scope: Scope, dialect: str) -> list[Seek]:
     return list(seeks(query.all_matches, scope, dialect))
 
 
+def repeats(query: Query, seek: Seek | None) -> bool:
+    """Whether several rows to start from may name the same result."""
+    return seek is not None and (seek.level > query.level or not seek.distinct)
+
+
 def compile(
     query: Query,
     scope: Scope,
@@ -136,7 +141,7 @@ class _Page:
         # On SQLite a CROSS JOIN keeps the planner from starting elsewhere.
         self.join = " CROSS JOIN " if dialect == "sqlite" else " JOIN "
         self._level = query.level
-        self._distinct = seek is not None and (seek.level > query.level or not seek.distinct)
+        self._distinct = repeats(query, seek)
         matches = list(query.all_matches)
         if seek is not None:
             self.sql.add(seek.where, *seek.parameters)
@@ -225,7 +230,7 @@ class _Page:
         elif (column := COLUMNS.get(match.path)) is None:
             if not self._instance:
                 self._need("instance")
-            on_attribute(self.sql, match, self._instance)
+            on_attribute(self.sql, match, self._place, self._instance)
         else:
             self._need(_TABLES[column.level])
             on_column(self.sql, match, _TABLES[column.level])
@@ -237,7 +242,7 @@ class _Page:
         for match in matches:
             if (column := COLUMNS.get(match.path)) is None:
                 instance = True
-                on_attribute(inner, match, "i.id")
+                on_attribute(inner, match, "i.place", "i.id")
             else:
                 series |= column.level == Level.SERIES
                 instance |= column.level == Level.INSTANCE

@@ -16,13 +16,14 @@ from archive.access import Scope
 from archive.index.columns import Level
 from archive.index.conditions import adapted
 from archive.index.plan import Seek, choose
-from archive.index.query import Cursor, Query, compile, compile_count, ways
+from archive.index.query import Cursor, Query, compile, compile_count, repeats, ways
 
 V = TypeVar("V")
 Row = dict[str, Any]
 
 PAGE = 1000  # rows between two fetches of a stream: no cursor outlives a page
 COUNT_CAP = 10_000  # beyond, a count says "at least"
+REPEATED_COUNT_CAP = 1_000  # the same, where each result has many rows
 CACHE_ENTRIES = 512
 
 
@@ -57,7 +58,10 @@ class Search:
 
     def find(self, query: Query, scope: Scope) -> Found:
         """One page. Without a limit: at most ``MAX_LIMIT`` rows, see :meth:`iterate`."""
-        query = query.with_keys(self._keys())
+        with self._read():  # one connection for all statements
+            return self._find(query.with_keys(self._keys()), scope)
+
+    def _find(self, query: Query, scope: Scope) -> Found:
         limit = query.limit
         version = self._data_version()
         seek = self._seek(query, scope, version)
@@ -130,7 +134,7 @@ class Search:
         key = (scope, replace(query, offset=0, limit=None, include=()))
         known = self._counts.get(version, key)
         if known is None or not (known[1] or known[0] > end):
-            cap = max(COUNT_CAP, end * 2)
+            cap = max(REPEATED_COUNT_CAP if repeats(query, seek) else COUNT_CAP, end * 2)
             sql, parameters = compile_count(query, scope, self._dialect, cap=cap, seek=seek)
             with self._read() as database:
                 total = int(database.execute_sql(sql, parameters).fetchone()[0])

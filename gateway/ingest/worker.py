@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from archive.access import Principal, Scope
 from archive.errors import ArchiveError, DuplicateInstance, LeaseLost, NoSuchJob, SourceChanged
+from archive.matching_keys import MATCHING_KEYS
 from archive.spool import hash_file
 from archive.values import Job, Outcome, Sender
 from converters.errors import ConversionError
@@ -41,7 +42,7 @@ log = logging.getLogger(__name__)
 
 INGEST = "ingest"
 DERIVATIVES = "derivatives"
-KINDS = (INGEST, DERIVATIVES)
+KINDS = (INGEST, DERIVATIVES, MATCHING_KEYS)
 
 STORED = "stored"
 REFUSED = "refused"
@@ -139,6 +140,9 @@ class Worker:
                     self._commit_storage(job, progress)
                 elif job.kind == INGEST:
                     self._ingest(job, progress, say)
+                elif job.kind == MATCHING_KEYS:
+                    count = self._archive.index_keys(progress, principal=self._principal, scope=self._scope)
+                    self._finish(job, f"{count} instances read")
                 else:
                     self._derive(job)
         except LeaseLost:

@@ -89,6 +89,8 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "quarantined_bytes": lambda: archive.quarantined_bytes(1, **STRANGER),
         "verify": lambda: list(archive.verify(**STRANGER)),
         "reindex": lambda: archive.reindex(**STRANGER),
+        "want_keys": lambda: archive.want_keys(**STRANGER),
+        "index_keys": lambda: archive.index_keys(lambda _: None, **STRANGER),
         "collect_garbage": lambda: archive.collect_garbage(**STRANGER),
     }
 

@@ -157,13 +157,60 @@ def test_a_limit_of_nothing_only_counts(reader):
     assert "4 additional results" in response.headers["Warning"]
 
 
-def test_fuzzy_matching_is_declined_with_a_warning(reader):
-    response = reader.get(f"{WEB}/studies?PatientName=m*&fuzzymatching=true", headers=JSON)
-    assert response.headers["Warning"] == (
-        "299 Coverslip: The fuzzymatching parameter is not supported. "
-        "Only literal matching has been performed."
-    )
-    assert "Warning" not in reader.get(f"{WEB}/studies?fuzzymatching=false", headers=JSON).headers
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("PatientName=Miller%20Yorg", 0),  # "y" is a vowel, "j" is not
+        ("PatientName=Mueller%20J%C3%B6rk", 1),
+        ("PatientName=Jorg%20Miler", 1),
+        ("PatientName=Mil*", 1),
+        ("PatientName=Maria", 0),
+        ("PatientName=*x*", 0),
+        ("PatientName=*%C3%BCll*", 1),
+    ],
+)
+def test_fuzzy_matching_finds_names_by_their_sound_in_any_order(found, query, count):
+    assert len(found(f"/studies?fuzzymatching=true&{query}")) == count
+    assert len(found(f"/instances?fuzzymatching=true&{query}")) == count * 4
+
+
+def test_what_is_done_as_asked_has_no_warning(reader):
+    flags = "fuzzymatching=true&emptyvaluematching=true&multiplevaluematching=true"
+    assert "Warning" not in reader.get(f"{WEB}/studies?PatientName=m*&{flags}", headers=JSON).headers
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ('emptyvaluematching=true&StudyDescription=""', 1),
+        ('emptyvaluematching=true&PatientID=""', 0),
+        ('StudyDescription=""', 0),
+        ('emptyvaluematching=true&BarcodeValue=""&Modality=SM', 1),
+        ('emptyvaluematching=true&multiplevaluematching=true&PatientID=""%5CP1', 1),
+        ('emptyvaluematching=true&multiplevaluematching=true&PatientID=""%5CP2', 0),
+        ("multiplevaluematching=true&PatientID=P1&PatientID=P2", 1),
+        ("multiplevaluematching=true&PatientName=Nobody%5CM%C3%BCller*", 1),
+        ("multiplevaluematching=true&StudyDate=20200101-20200102%5C20260101-", 1),
+        ("multiplevaluematching=true&StudyDate=20200101-20200102%5C20200103", 0),
+        ("multiplevaluematching=true&ContainerIdentifier=C-0%5CC-1", 1),
+    ],
+)
+def test_empty_values_and_lists_match_where_it_is_asked_for(found, query, count):
+    assert len(found(f"/studies?{query}")) == count
+
+
+def test_a_field_within_a_sequence_comes_alone(found):
+    path = "SpecimenDescriptionSequence.SpecimenIdentifier"
+    for item in found(f"{SERIES}/instances?includefield={path}"):
+        assert item["00400560"]["Value"] == [{"00400551": {"vr": "LO", "Value": ["SP-1"]}}]
+
+
+def test_studies_and_series_include_fields_of_theirs_that_have_no_column(found):
+    (study,) = found("/studies?includefield=IssuerOfPatientID,00104000,ImageType,PatientSize")
+    assert "00080008" not in study, "an attribute of instances"
+    series = found(f"{STUDY}/series?Modality=SM&includefield=ContainerIdentifier,FrameOfReferenceUID")
+    assert [item["00400512"]["Value"] for item in series] == [["C-1"]]
+    assert [item["00200052"]["Value"] for item in series] == [[f"{samples.STUDY}.9"]]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +274,7 @@ def test_the_query_string_becomes_values():
     )
     assert parsed.include == ("00100020", "00480105")
     assert (parsed.limit, parsed.offset, parsed.include_all) == (1000, 3, False)
-    assert parsed.ignored == ("fuzzymatching",)
+    assert (parsed.fuzzy, parsed.empty, parsed.multiple) == (True, False, False)
     assert parse_search([], default=10, most=20).limit == 10
     with pytest.raises(BadParameter):
         parse_search([("PatientID", "a"), ("00100020", "b")], default=1, most=1)
