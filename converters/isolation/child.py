@@ -62,7 +62,7 @@ def serve(connection: socket.socket, seconds: int, answer: Answer) -> None:
             view = view[count:]
         return bytes(buffer)
 
-    connection.sendall(pack_reply(Status.DONE, b"ready"))
+    connection.sendall(pack_reply(Status.DONE, 0))
     while True:
         try:
             order, blobs = read_request(read)
@@ -70,7 +70,8 @@ def serve(connection: socket.socket, seconds: int, answer: Answer) -> None:
             return
         limit_time(seconds)
         status, payload = answer(order, blobs)
-        connection.sendall(pack_reply(status, payload))
+        connection.sendall(pack_reply(status, len(payload)))
+        connection.sendall(payload)
         if status is Status.TOO_LARGE:
             return
 

@@ -30,7 +30,7 @@ class Status(IntEnum):
 def pack_request(order: Mapping[str, object], blobs: Sequence[bytes]) -> list[bytes]:
     """The request's bytes, in parts."""
     text = json.dumps({**order, "blobs": [len(blob) for blob in blobs]}).encode()
-    return [HEAD.pack(len(text), sum(map(len, blobs))), text, *blobs]
+    return [HEAD.pack(len(text), sum(map(len, blobs))) + text, *blobs]
 
 
 def read_request(read: Callable[[int], bytes]) -> tuple[dict[str, object], list[bytes]]:
@@ -46,5 +46,6 @@ def read_request(read: Callable[[int], bytes]) -> tuple[dict[str, object], list[
     return order, blobs
 
 
-def pack_reply(status: Status, payload: bytes) -> bytes:
-    return REPLY.pack(status, len(payload)) + payload
+def pack_reply(status: Status, length: int) -> bytes:
+    """What stands before a payload of ``length`` bytes."""
+    return REPLY.pack(status, length)

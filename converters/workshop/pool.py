@@ -4,11 +4,11 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,14 +22,14 @@ from converters.isolation.parent import Child, ChildFailed, ChildKilled
 from converters.isolation.wire import Status, pack_request
 from converters.registry import claiming, open_slide
 from converters.slide import Level, Slide
+from converters.workshop.crew import Crew
 from converters.workshop.orders import FRAME, HALF, NOTHING, unpack_frames, unpack_image
 from converters.workshop.skeleton import unpack
 from converters.writer.coding import FrameCoding
-from converters.writer.tilework import Half, Quad
+from converters.writer.tilework import Half, Quad, batch_quads
 
 WORKER = "converters.workshop.worker"
-BATCH_PIXELS = 1 << 21  # pixels of one request: enough to make its price small
-MAX_BATCH = 64
+MOST_PENDING = 3  # requests of each child: those of its lane wait for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,14 @@ class Workshop:
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.limits = limits
-        self._pool = ThreadPoolExecutor(limits.children, "workshop")
+        self._crew = Crew(limits.children, "workshop")
         self._local = threading.local()
         self._children: set[Child] = set()
 
     def start(self) -> None:
         """Have the children load their libraries now, beside what the caller does next."""
-        for _ in range(self.limits.children):
-            self._pool.submit(self._child)
+        for number in range(self.limits.children):
+            self._crew.submit(self._started, number)
 
     def open(self, path: Path, *, modified: float | None = None) -> "Opened":
         """The slide and the bench for it. Raises what :func:`registry.open_slide` does.
@@ -79,12 +79,15 @@ class Workshop:
         """One request, answered. Raises ConversionError."""
         return self.submit(order, blobs).result()
 
-    def submit(self, order: Mapping[str, object], blobs: list[bytes]) -> "Future[bytes]":
-        return self._pool.submit(self._perform, pack_request(order, blobs))
+    def submit(
+        self, order: Mapping[str, object], blobs: list[bytes], lane: int | None = None
+    ) -> "Future[bytes]":
+        """A request; those of a ``lane`` go to the same child where that is no hindrance."""
+        return self._crew.submit(partial(self._perform, pack_request(order, blobs)), lane)
 
     def close(self) -> None:
         """End the children; what waits is given up."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._crew.close()
         for child in list(self._children):
             child.close()
         self._children.clear()
@@ -99,6 +102,10 @@ class Workshop:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _started(self) -> bytes:
+        self._child()
+        return b""
 
     def _child(self) -> Child:
         """This thread's child."""
@@ -160,6 +167,7 @@ class SlideBench:
 
     def __init__(self, workshop: Workshop, path: Path, modified: float | None) -> None:
         self._workshop, self._path, self._modified = workshop, path, modified
+        self.lanes = workshop.limits.children
         status = path.stat()
         self._stamp = [status.st_ino, status.st_size, status.st_mtime_ns]
 
@@ -169,19 +177,20 @@ class SlideBench:
             "stamp": self._stamp, **details,
         }  # fmt: skip
 
-    def frames(self, scene: int, level: int, indexes: Sequence[int], coding: FrameCoding) -> Iterator[bytes]:
-        most = _batch(self._level(scene, level))
-
-        def orders() -> Iterator[tuple[dict[str, object], list[bytes], int]]:
-            at = 0
-            for size in self._growing(most):
-                part = list(indexes[at : at + size])
-                if not part:
-                    return
-                yield self._work("frames", scene, level, coding, indexes=part), [], len(part)
-                at += size
-
-        return chain.from_iterable(self._answers(orders()))
+    def frames(
+        self,
+        scene: int,
+        level: int,
+        quads: Iterable[Quad],
+        coding: FrameCoding,
+        halves: list[Half] | None = None,
+        *,
+        coarser: bool = False,
+    ) -> Iterator[list[bytes]]:
+        size = 5 if coarser else 4
+        order = self._work("frames", scene, level, coding, halves=halves is not None, coarser=coarser)
+        for count, made in self._of_quads(order, quads, size, halves):
+            yield from (made[at : at + size] for at in range(0, size * count, size))
 
     def shrunk(
         self,
@@ -191,14 +200,18 @@ class SlideBench:
         coding: FrameCoding,
         halves: list[Half] | None = None,
     ) -> Iterator[bytes]:
-        most = max(1, _batch(self._level(scene, level)) // 4)
-        waiting = iter(quads)
+        order = self._work("shrunk", scene, level, coding, halves=halves is not None)
+        for _, made in self._of_quads(order, quads, 1, halves):
+            yield from made
 
-        def orders() -> Iterator[tuple[dict[str, object], list[bytes], int]]:
-            for size in self._growing(most):
-                batch = list(islice(waiting, size))
-                if not batch:
-                    return
+    def _of_quads(
+        self, order: dict[str, object], quads: Iterable[Quad], size: int, halves: list[Half] | None
+    ) -> Iterator[tuple[int, list[bytes]]]:
+        """(Quads, ``size`` answers for each) of one request after another."""
+        most = batch_quads(self._level(int(str(order["scene"])), int(str(order["level"]))))
+
+        def requests() -> Iterator[tuple[Future[bytes], int, int]]:
+            for batch in _batches(quads, self._growing(most)):
                 named, blobs = [], []
                 for quad in batch:
                     tiles = []
@@ -209,14 +222,13 @@ class SlideBench:
                         else:
                             tiles.append(NOTHING if tile is None else tile)
                     named.append([tiles, quad.rows, quad.columns])
-                order = self._work("shrunk", scene, level, coding, quads=named, halves=halves is not None)
-                yield order, blobs, len(batch) if halves is None else 2 * len(batch)
+                future = self._workshop.submit({**order, "quads": named}, blobs, batch[0].lane)
+                yield future, len(batch), len(batch) * (size if halves is None else size + 1)
 
-        for made in self._answers(orders()):
+        for count, made in self._answers(requests()):
             if halves is not None:
-                halves += map(Half, made[len(made) // 2 :])
-                made = made[: len(made) // 2]
-            yield from made
+                halves += map(Half, made[size * count :])
+            yield count, made[: size * count]
 
     def image(self, number: int) -> NDArray[np.uint8]:
         image = self.slide.associated[number]
@@ -270,28 +282,39 @@ class SlideBench:
                 yield size
             size = min(2 * size, most)
 
-    def _answers(self, orders: Iterable[tuple[dict[str, object], list[bytes], int]]) -> Iterator[list[bytes]]:
-        """What each request gave, in order; two requests for each child are under way."""
-        pending: deque[tuple[Future[bytes], int]] = deque()
+    def _answers(
+        self, requests: Iterable[tuple[Future[bytes], int, int]]
+    ) -> Iterator[tuple[int, list[bytes]]]:
+        """What each request gave, in order; some for each child are under way."""
+        pending: deque[tuple[Future[bytes], int, int]] = deque()
         try:
-            for order, blobs, count in orders:
-                pending.append((self._workshop.submit(order, blobs), count))
-                if len(pending) > 2 * self._workshop.limits.children:
-                    future, expected = pending.popleft()
-                    yield unpack_frames(future.result(), expected)
+            for request in requests:
+                pending.append(request)
+                if len(pending) > MOST_PENDING * self._workshop.limits.children:
+                    future, count, expected = pending.popleft()
+                    yield count, unpack_frames(future.result(), expected)
             while pending:
-                future, expected = pending.popleft()
-                yield unpack_frames(future.result(), expected)
+                future, count, expected = pending.popleft()
+                yield count, unpack_frames(future.result(), expected)
         finally:
-            for future, _ in pending:
+            for future, _, _ in pending:
                 future.cancel()
-            for future, _ in pending:
+            for future, _, _ in pending:
                 with suppress(Exception):  # it was given up, or its own error was told already
                     future.result()
 
 
-def _batch(level: Level) -> int:
-    return max(1, min(MAX_BATCH, BATCH_PIXELS // (level.tile_rows * level.tile_columns)))
+def _batches(quads: Iterable[Quad], sizes: Iterator[int]) -> Iterator[list[Quad]]:
+    """Quads that follow each other in a lane, as many at once as ``sizes`` says."""
+    batch: list[Quad] = []
+    size = next(sizes)
+    for quad in quads:
+        if batch and (len(batch) >= size or quad.lane != batch[0].lane):
+            yield batch
+            batch, size = [], next(sizes)
+        batch.append(quad)
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True, eq=False)

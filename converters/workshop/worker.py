@@ -7,6 +7,7 @@ or pixels. See ``converters.isolation.child`` for how it limits itself.
 
 import os
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,14 @@ def perform(order: dict[str, Any], blobs: list[bytes]) -> bytes:
     scene, level = order["scene"], order["level"]
     match order["what"]:
         case "frames":
-            return pack_frames(list(work.frames(scene, level, order["indexes"], coding)))
-        case "shrunk":
             halves: list[Half] | None = [] if order["halves"] else None
-            made = list(work.shrunk(scene, level, _quads(order["quads"], blobs), coding, halves))
-            return pack_frames([*made, *(halves or ())])
+            quads = _quads(order["quads"], blobs)
+            made = work.frames(scene, level, quads, coding, halves, coarser=order["coarser"])
+            return pack_frames([*chain.from_iterable(made), *(halves or ())])
+        case "shrunk":
+            halves = [] if order["halves"] else None
+            shrunk = list(work.shrunk(scene, level, _quads(order["quads"], blobs), coding, halves))
+            return pack_frames([*shrunk, *(halves or ())])
         case "blank":
             return work.blank(scene, level, coding)
     raise ValueError("no such request")

@@ -208,7 +208,7 @@ def _levels(
         if not one.copied:
             frames = context.early.get((one.scene.index, one.index))
             if frames is None:
-                frames = _recomposed(context, one, finer if one.steps > 1 else None, report)
+                frames = _recomposed(context, one, finer if one.computed else None, report)
             done += one.number_of_tiles
         finer = frames
         if one in chosen:

@@ -17,6 +17,7 @@ from converters.slide import Role
 from converters.workshop import Limits, Workshop
 from converters.writer import born
 from converters.writer.coding import FrameCoding
+from converters.writer.tilework import Quad
 from tests.support.make_slide import make_svs
 from tests.support.slides import BASES
 
@@ -113,12 +114,12 @@ def test_a_shortage_of_memory_is_not_called_damage(tmp_path: Path) -> None:
     path = make_svs(
         tmp_path / "large.svs", rows=4096, columns=4096, tile=4096, compression=33005, levels=(1,)
     )
-    coding = FrameCoding(JPEG_2000_LOSSLESS)
+    coding, quad = FrameCoding(JPEG_2000_LOSSLESS), Quad((0, None, None, None), 4096, 4096)
     with Workshop(Limits(processes=1, memory_bytes=120 << 20)) as small, small.open(path) as opened:
         with pytest.raises(NotEnoughMemory, match=r"^a tile of level 0 cannot be decoded: more memory"):
-            list(opened.bench.frames(0, 0, [0], coding))
+            list(opened.bench.frames(0, 0, [quad], coding))
     with Workshop(Limits(processes=1)) as large, large.open(path) as opened:
-        assert list(opened.bench.frames(0, 0, [0], coding))
+        assert list(opened.bench.frames(0, 0, [quad], coding))
 
 
 def test_a_codecs_refusal_is_one_clear_line_without_the_name_of_a_class(
