@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scanner files to DICOM files."""
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from converters.errors import BadMetadata, DamagedSlide
 from converters.inspection import (
@@ -19,14 +21,17 @@ from converters.inspection import (
 from converters.registry import open_slide
 from converters.slide import Progress, Role, Slide
 from converters.workshop import DEFAULT_LIMITS, Limits, Workshop
-from converters.writer.born import DicomInstance, born_instances, look_at
+from converters.writer.born import DicomInstance, Look, born_instances, look_at
 from converters.writer.coding import DEFAULT_CODING, CodingChoice
 from converters.writer.concatenation import PartLimit, concatenated
 from converters.writer.dual_tiff import why_not
 from converters.writer.early import NONE_EARLY, EarlyLevels, early_levels
 from converters.writer.files import PartialFolder, file_name, scratch_beside
+from converters.writer.following import Following, followed
 from converters.writer.metadata import Metadata, read_metadata
-from converters.writer.plan import plan
+from converters.writer.passage import Onlooker, digest_of, pass_by
+from converters.writer.plan import MAX_LEVELS, plan
+from converters.writer.survey import Survey, expected_survey
 from converters.writer.uids import PUBLIC_SECRET
 
 __all__ = [
@@ -40,9 +45,6 @@ __all__ = [
     "open_slide",
     "source_digest",
 ]  # fmt: skip
-
-
-HASH_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -80,25 +82,8 @@ class Converted:
 
 
 def source_digest(slide: Slide) -> bytes:
-    """SHA-256 of the original; of several files, of the sorted manifest of name, size and
-    SHA-256 (DESIGN 4), one ``name\\0size\\0hex\\n`` each."""
-    digests = [(source.relative_name, source.size_bytes, _sha256(source.path)) for source in slide.sources]
-    if len(digests) == 1:
-        return digests[0][2]
-    lines = sorted(f"{name}\0{size}\0{digest.hex()}\n" for name, size, digest in digests)
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).digest()
-
-
-def _sha256(path: Path) -> bytes:
-    """In long calls without the interpreter's lock: short ones would have to win it back
-    from the thread that looks at every tile, each time. Read, not mapped: a file that
-    gets shorter meanwhile must not end the process."""
-    digest = hashlib.sha256()
-    buffer = bytearray(HASH_BYTES)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
-    return digest.digest()
+    """SHA-256 of the original; of several files, of their manifest (see ``digest_of``)."""
+    return digest_of(pass_by(slide, []))
 
 
 def convert(
@@ -127,34 +112,45 @@ def _convert(
     from converters.verify import verify_files  # only who asks pays for its imports
 
     with ExitStack() as stack:
+        workshop.start()  # its libraries load beside what comes first
         opened = stack.enter_context(workshop.open(path))
         scratch = stack.enter_context(scratch_beside(folder))
         slide, bench = opened.slide, opened.bench
         before = _states(slide)
         target = stack.enter_context(PartialFolder(folder, progress, dual_tiff=options.dual_tiff))
-        # the look at every tile runs beside the digest, the levels that are missing beside both
-        beside = stack.enter_context(ThreadPoolExecutor(2, "beside"))
-        digest = beside.submit(source_digest, slide)
+        # the levels that are missing are made while the slide's files pass by
+        beside = stack.enter_context(ThreadPoolExecutor(1, "beside"))
         whole = options.levels is None
         making = beside.submit(early_levels, slide, bench, options.coding, scratch) if whole else None
-        look = look_at(slide, bench)
-        planned = plan(slide, look.surveys)
-        known = {one.index for one in planned}
-        if options.levels is not None and not known.issuperset(options.levels):
-            raise BadMetadata(f"the slide has levels 0 to {max(known)} only")
+        pixels: Sequence[NDArray[np.uint8]] | None = None
 
-        def made(levels: Sequence[int] | None, early: EarlyLevels) -> list[DicomInstance]:
+        def made(
+            look: Look, digest: bytes, levels: Sequence[int] | None, early: EarlyLevels = NONE_EARLY
+        ) -> list[DicomInstance]:
             instances = born_instances(
-                slide, source_digest=digest.result(), secret=options.secret, metadata=options.metadata,
+                slide, source_digest=digest, secret=options.secret, metadata=options.metadata,
                 scratch=scratch, levels=levels, look=look, bench=bench, coding=options.coding,
                 progress=progress, series_per_region=options.series_per_region, early=early.made,
             )  # fmt: skip
             return instances if options.part_limit is None else concatenated(instances, options.part_limit)
 
+        following, expected = Following(slide), _expected(slide)
+        onlookers: list[Onlooker] = [following]
+        if expected:
+            copied = sorted({level for _, level in expected} & set(options.levels or range(MAX_LEVELS)))
+            pixels = [bench.image(number) for number in range(len(slide.associated))]
+            likely = made(Look(expected, pixels), bytes(32), copied)
+            onlookers += target.write_ahead(likely, slide)
+        digest = digest_of(pass_by(slide, onlookers, target.passing(slide)))
+        look = look_at(slide, bench, following.surveys(), pixels)
+        planned = plan(slide, look.surveys)
+        known = {one.index for one in planned}
+        if options.levels is not None and not known.issuperset(options.levels):
+            raise BadMetadata(f"the slide has levels 0 to {max(known)} only")
         if making is not None:
             ours = {one.index for one in planned if not one.copied}
-            target.write(made(sorted(known - ours), NONE_EARLY))
-        instances = made(options.levels, making.result() if making else NONE_EARLY)
+            target.write(made(look, digest, sorted(known - ours)))
+        instances = made(look, digest, options.levels, making.result() if making else NONE_EARLY)
         written = target.write(instances)
         verified = verify_files(slide, instances, written, bench) if options.verify else 0
         if _states(slide) != before:
@@ -165,6 +161,19 @@ def _convert(
             findings += _not_tiff(instances)
         again = what_is_made_again(slide, look.surveys, options.coding)
     return Converted(path, folder, tuple(files), tuple(instances), tuple(findings), verified, tuple(again))
+
+
+def _expected(slide: Slide) -> Mapping[tuple[int, int], Survey]:
+    """What the look at every tile will find, by all that can be known from a few of them;
+    empty where some level's tiles cannot be copied, or do not pass by one after another."""
+    found = {}
+    for scene in slide.scenes:
+        for level in scene.levels:
+            expected = expected_survey(level, slide.sources) if followed(level) else None
+            if expected is None:
+                return {}
+            found[scene.index, level.index] = expected
+    return found
 
 
 def _states(slide: Slide) -> list[tuple[int, int, int]]:

@@ -35,11 +35,13 @@ _BITS_ALLOCATED = 0x00280100
 
 @dataclass(frozen=True, slots=True)
 class _Insertion:
-    """Bytes that belong between two elements of the header."""
+    """Bytes that belong between two elements of the header. ``opening`` stands before the
+    first frame, where it is encapsulated pixel data."""
 
     path: tuple[int, ...]
     length: int
     parts: Callable[[], Iterable[Segment]]
+    opening: bytes = b""
 
 
 class Part10Stream:
@@ -102,6 +104,21 @@ class Part10Stream:
         """The stream's bytes, in order: literals, and ranges of the instance's blobs.
         Neighbouring ranges are one, neighbouring literals too; none is empty."""
         return _joined(self._pieces())
+
+    def lead(self) -> bytes:
+        """All that stands before the first frame's item; of encapsulated frames only.
+        Raises ``ValueError`` for others."""
+        done, before = 0, b""
+        for point, insertion in self._insertions:
+            before += self._header[done:point]
+            done = point
+            if insertion.opening:
+                return before + insertion.opening
+            for part in insertion.parts():
+                if isinstance(part, Range):
+                    raise ValueError("a value before the frames lies in a blob")
+                before += part
+        raise ValueError("there are no encapsulated frames")
 
     def _pieces(self) -> Iterator[Segment]:
         done = 0
@@ -175,7 +192,7 @@ class Part10Stream:
             yield pad + SEQUENCE_DELIMITER
 
         length = len(opening) + total + len(SEQUENCE_DELIMITER)
-        insertions.append(_Insertion((PIXEL_DATA,), length, parts))
+        insertions.append(_Insertion((PIXEL_DATA,), length, parts, opening))
         return insertions
 
 

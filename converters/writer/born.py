@@ -105,18 +105,23 @@ class _Context:
     uids: dict[tuple[int, int], str] = field(default_factory=dict)  # of levels, by scene and level
 
 
-def look_at(slide: Slide, bench: Bench | None = None) -> Look:
-    """Read all tile heads and other images. Raises DamagedSlide, UnsupportedCompression,
-    UnsupportedPixels."""
-    bench = bench or TileWork(slide)
-    return Look(
-        {
-            (scene.index, level.index): survey(level, slide.sources)
-            for scene in slide.scenes
-            for level in scene.levels
-        },
-        [bench.image(number) for number in range(len(slide.associated))],
-    )
+def look_at(
+    slide: Slide,
+    bench: Bench | None = None,
+    surveys: Mapping[tuple[int, int], Survey] | None = None,
+    pixels: Sequence[NDArray[np.uint8]] | None = None,
+) -> Look:
+    """Read all tile heads and other images, but what ``surveys`` and ``pixels`` have already.
+    Raises DamagedSlide, UnsupportedCompression, UnsupportedPixels."""
+    found = dict(surveys or {})
+    for scene in slide.scenes:
+        for level in scene.levels:
+            if (scene.index, level.index) not in found:
+                found[scene.index, level.index] = survey(level, slide.sources)
+    if pixels is None:
+        bench = bench or TileWork(slide)
+        pixels = [bench.image(number) for number in range(len(slide.associated))]
+    return Look(found, pixels)
 
 
 def born_instances(

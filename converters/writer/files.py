@@ -7,9 +7,9 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,7 +18,8 @@ from archive.part10.frame_table import FrameTable
 from archive.part10.stream import Part10Stream
 from archive.part10.writeback import start_writeback
 from converters.errors import TargetExists
-from converters.slide import Progress, SourceFile
+from converters.slide import Progress, Slide, SourceFile
+from converters.writer.ahead import FramesAhead, can_be_ahead
 from converters.writer.born import DicomInstance
 from converters.writer.dual_tiff import wrapping
 from converters.writer.pieces import pieces
@@ -87,7 +88,32 @@ class PartialFolder:
         self._folder, self._progress, self._dual_tiff = folder, progress, dual_tiff
         self._written: set[str] = set()
         self._done = self._total = 0
+        self._ahead: dict[str, FramesAhead] = {}
         self._partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+
+    def write_ahead(self, instances: Sequence[DicomInstance], slide: Slide) -> list[FramesAhead]:
+        """Begin the files of those whose frames can be written while the slide's files pass
+        by. The instances are as they will be but for the slide's digest, as far as is known:
+        a file that turns out otherwise is written again."""
+        if self._dual_tiff:
+            return []
+        for instance, name in zip(instances, file_names(instances), strict=True):
+            if can_be_ahead(instance):
+                self._ahead[name] = FramesAhead(self._partial / name, instance, slide)
+                self._total += part10_stream(instance).length
+        return list(self._ahead.values())
+
+    def passing(self, slide: Slide) -> Callable[[int], None] | None:
+        """Progress of the files that were begun, while the slide's files pass by."""
+        progress, whole = self._progress, sum(source.size_bytes for source in slide.sources)
+        total = self._total
+
+        def passed(size: int) -> None:
+            self._done = total * size // max(1, whole)
+            if progress is not None:
+                progress(self._done, total)
+
+        return passed if self._ahead else None
 
     def write(self, instances: Sequence[DicomInstance]) -> list[Path]:
         """Write those that are not written yet; what is named by its number among others
@@ -97,6 +123,7 @@ class PartialFolder:
             for instance, name in zip(instances, file_names(instances), strict=True)
             if instance.sop_instance_uid not in self._written
         ]
+        new = [(instance, name) for instance, name in new if not self._was_ahead(instance, name)]
         self._total += sum(part10_stream(instance).length for instance, _ in new)
         for instance, name in new:
             with (self._partial / name).open("xb") as file:
@@ -114,6 +141,17 @@ class PartialFolder:
                 os.fsync(file.fileno())
             self._written.add(instance.sop_instance_uid)
         return [self._partial / name for name in file_names(instances)]
+
+    def _was_ahead(self, instance: DicomInstance, name: str) -> bool:
+        ahead = self._ahead.pop(name, None)
+        if ahead is None:
+            return False
+        with closing(ahead):
+            if not ahead.finish(instance):
+                ahead.path.unlink()
+                return False
+        self._written.add(instance.sop_instance_uid)
+        return True
 
     def finish(self, instances: Sequence[DicomInstance]) -> list[Path]:
         """Write the rest and give the folder its name; the file of each instance."""
@@ -138,6 +176,8 @@ class PartialFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        for ahead in self._ahead.values():
+            ahead.close()
         shutil.rmtree(self._partial, ignore_errors=True)
 
 

@@ -7,7 +7,7 @@ all tiles of a level begin with the same bytes, so each distinct head is parsed 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -31,6 +31,8 @@ FIRST_READ = 64
 HEAD_BYTES = 4096
 MOST_HEAD_BYTES = 65536  # a tile that carries its own ICC profile
 TAIL_BYTES = 64
+SAMPLE_TILES = 32
+AT_ONCE = 4096  # tiles whose places are Python's numbers at a time
 EOI = b"\xff\xd9"  # JPEG's end, and JPEG 2000's
 COPYABLE = {
     "1.2.840.10008.1.2.4.50": ("RGB", "YBR_FULL_422", "MONOCHROME2"),
@@ -129,50 +131,124 @@ def survey(level: Level, sources: Sequence[SourceFile]) -> Survey:
     if tiles.absent.all():
         raise DamagedSlide(f"level {level.index} has no tiles")
     with ExitStack() as stack:
-        fds = {}
-        for number in np.unique(tiles.files).tolist():
-            file = stack.enter_context(sources[number].path.open("rb"))
-            fds[number] = file.fileno()
-            if hasattr(os, "posix_fadvise"):  # not on macOS
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)  # tiles lie in order
+        fds = _opened(tiles, sources, stack)
         if isinstance(tiles, GatherMap):
             return _survey_gathered(level, tiles, fds)
         return _survey_ranges(level, tiles, fds)
 
 
+def _opened(tiles: TileMap | GatherMap, sources: Sequence[SourceFile], stack: ExitStack) -> dict[int, int]:
+    """Descriptors of the files that tiles lie in, by number."""
+    fds = {}
+    for number in np.unique(tiles.files).tolist():
+        file = stack.enter_context(sources[number].path.open("rb"))
+        fds[number] = file.fileno()
+        if hasattr(os, "posix_fadvise"):  # not on macOS
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)  # tiles lie in order
+    return fds
+
+
+class RangeSurvey:
+    """A survey of tiles that are ranges, one after another as they are met."""
+
+    def __init__(self, level: Level, tiles: TileMap) -> None:
+        self._absent = tiles.absent
+        self._heads = Heads(level)
+        self._lengths = tiles.lengths.copy()
+        self._kind_ids = np.zeros(len(tiles), dtype=np.uint16)
+        self._unended = self._trimmed = 0
+        self.first_read = FIRST_READ  # bytes of a head that are enough to know it, so far
+
+    def take(
+        self, index: int, length: int, head: bytes, end: bytes, read: Callable[[int, int], bytes]
+    ) -> None:
+        """A tile of ``length`` bytes: its first :attr:`first_read` bytes, its last two, and
+        ``read(at, size)`` for more of it. Raises DamagedSlide."""
+        kind_id = self._heads.find(head)
+        if kind_id is None:
+            kind_id, complete = self._learn(index, length, read)
+            self.first_read = max(self.first_read, complete)
+        if kind_id:
+            self._kind_ids[index] = kind_id
+        if end != EOI:
+            true_length = _true_length(length, read)
+            if true_length:
+                self._lengths[index] = true_length
+                self._trimmed += 1
+            else:
+                self._unended += 1
+
+    def result(self) -> Survey:
+        """When all tiles were met. Raises DamagedSlide where they make no level."""
+        self._in_frame_order()
+        return _judged(self._heads, self._kind_ids, self._lengths, self._unended, self._trimmed)
+
+    def _in_frame_order(self) -> None:
+        """Kinds numbered as their first tiles are: the same in whatever order these were met."""
+        met = self._kind_ids[~self._absent]
+        found, first = np.unique(met, return_index=True)
+        order = found[np.argsort(first)]
+        numbers = np.zeros(len(self._heads.kinds), dtype=np.uint16)
+        numbers[order] = np.arange(len(order), dtype=np.uint16)
+        self._heads.kinds = [self._heads.kinds[kind_id] for kind_id in order.tolist()]
+        self._kind_ids = np.where(self._absent, np.uint16(0), numbers[self._kind_ids])
+
+    def _learn(self, index: int, length: int, read: Callable[[int, int], bytes]) -> tuple[int, int]:
+        for size in (HEAD_BYTES, MOST_HEAD_BYTES):
+            try:
+                learned = self._heads.learn(read(0, min(size, length)))
+            except Part10Error:
+                break
+            if learned is not None:
+                return learned
+            if size >= length:
+                break
+        raise DamagedSlide(f"tile {index + 1} of level {self._heads.level.index} is damaged")
+
+
 def _survey_ranges(level: Level, tiles: TileMap, fds: Mapping[int, int]) -> Survey:
-    lengths = tiles.lengths.copy()
-    kind_ids = np.zeros(len(tiles), dtype=np.uint16)
+    found = RangeSurvey(level, tiles)
+    _take(found, tiles, fds, np.flatnonzero(~tiles.absent))
+    return found.result()
+
+
+def expected_survey(level: Level, sources: Sequence[SourceFile]) -> Survey | None:
+    """What :func:`survey` will find if the other tiles are like a few of them; None where
+    even these are no tiles that can be copied, or not alike."""
+    tiles = level.tiles
+    if not isinstance(tiles, TileMap) or tiles.absent.all():
+        return None
     present = np.flatnonzero(~tiles.absent)
-    heads = Heads(level)
-    first_read, unended, trimmed = FIRST_READ, 0, 0
+    few = present[np.unique(np.linspace(0, len(present) - 1, SAMPLE_TILES).astype(np.int64))]
+    found = RangeSurvey(level, tiles)
+    with ExitStack() as stack:
+        try:
+            _take(found, tiles, _opened(tiles, sources, stack), few)
+            result = found.result()
+        except DamagedSlide:
+            return None
+    alike = len(result.kinds) == 1 and np.array_equal(result.lengths, tiles.lengths)
+    return result if alike and not result.why_not_copied else None
+
+
+def _take(found: RangeSurvey, tiles: TileMap, fds: Mapping[int, int], wanted: NDArray[np.int64]) -> None:
     place, ahead = (-1, 0), b""  # where what was read ahead lies
     pread = os.pread
-    for index, offset, length, number in zip(
-        present.tolist(), tiles.offsets[present].tolist(), lengths[present].tolist(),
-        tiles.files[present].tolist(), strict=True,
-    ):  # fmt: skip
-        fd = fds[number]
-        if place == (number, offset):
-            head = ahead[:length]
-        else:
-            head = pread(fd, min(first_read, length), offset)
-        kind_id = heads.find(head)
-        if kind_id is None:
-            kind_id, end = _learn(heads, fd, offset, length, index)
-            first_read = max(first_read, end)
-        if kind_id:
-            kind_ids[index] = kind_id
-        ahead = pread(fd, 2 + first_read, offset + length - 2)  # the next tile mostly follows
-        place, end_bytes, ahead = (number, offset + length), ahead[:2], ahead[2:]
-        if end_bytes != EOI:
-            true_length = _true_length(fd, offset, length)
-            if true_length:
-                lengths[index] = true_length
-                trimmed += 1
-            else:
-                unended += 1
-    return _judged(heads, kind_ids, lengths, unended, trimmed)
+    for start in range(0, len(wanted), AT_ONCE):
+        indexes = wanted[start : start + AT_ONCE]
+        for index, offset, length, number in zip(
+            indexes.tolist(), tiles.offsets[indexes].tolist(), tiles.lengths[indexes].tolist(),
+            tiles.files[indexes].tolist(), strict=True,
+        ):  # fmt: skip
+            fd, size = fds[number], found.first_read
+            head = ahead[:length] if place == (number, offset) else pread(fd, min(size, length), offset)
+            ahead = pread(fd, 2 + size, offset + length - 2)  # the next tile mostly follows
+            place, end, ahead = (number, offset + length), ahead[:2], ahead[2:]
+
+            def read(at: int, size: int, fd: int = fd, offset: int = offset) -> bytes:
+                return pread(fd, size, offset + at)
+
+            found.take(index, length, head, end, read)
 
 
 def _survey_gathered(level: Level, tiles: GatherMap, fds: Mapping[int, int]) -> Survey:
@@ -217,23 +293,10 @@ def gathered_piece(tiles: GatherMap, piece: int, fds: Mapping[int, int]) -> byte
     return os.pread(fds[int(tiles.files[piece])], length, offset)
 
 
-def _learn(heads: Heads, fd: int, offset: int, length: int, index: int) -> tuple[int, int]:
-    for size in (HEAD_BYTES, MOST_HEAD_BYTES):
-        try:
-            learned = heads.learn(os.pread(fd, min(size, length), offset))
-        except Part10Error:
-            break
-        if learned is not None:
-            return learned
-        if size >= length:
-            break
-    raise DamagedSlide(f"tile {index + 1} of level {heads.level.index} is damaged")
-
-
-def _true_length(fd: int, offset: int, length: int) -> int:
+def _true_length(length: int, read: Callable[[int, int], bytes]) -> int:
     """Bytes up to and including the end marker, with only fill after it; 0 without one."""
     size = min(TAIL_BYTES, length)
-    tail = os.pread(fd, size, offset + length - size).rstrip(b"\x00\xff")
+    tail = read(length - size, size).rstrip(b"\x00\xff")
     return length - size + len(tail) if tail.endswith(EOI) else 0
 
 

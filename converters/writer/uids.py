@@ -17,6 +17,9 @@ WRITER_PROFILE = 2
 IMPLEMENTATION_VERSION_NAME = f"COVERSLIP_P{WRITER_PROFILE}"
 SOFTWARE_VERSION = f"writer profile {WRITER_PROFILE}"
 
+LEAST_UID = 10**37
+"""From here on a UUID has 38 or 39 digits, and a UID 44 bytes; one of 34 has fewer."""
+
 PUBLIC_SECRET = bytes(32)
 """For ``convert`` without a site: everybody gets the same UIDs from the same file."""
 
@@ -41,7 +44,11 @@ class Names:
         return self._named("shared", role, *parts)
 
     def _named(self, *parts: str) -> str:
-        return f"2.25.{uuid.uuid5(self._space, _joined(parts)).int}"
+        """Always as long, with its pad: a header has its length before the digest is known."""
+        again: tuple[str, ...] = ()
+        while (number := uuid.uuid5(self._space, _joined((*parts, *again))).int) < LEAST_UID:
+            again = (*again, "again")
+        return f"2.25.{number}"
 
     @property
     def unknown_identifier(self) -> str:

@@ -20,10 +20,10 @@ from tests.support.make_slide import make_svs, picture
 TILE = 64
 
 
-def slide_of(path: Path, tiles: list[bytes], form: TileFormat) -> Path:
-    """One level of two by two tiles, given as they are."""
+def slide_of(path: Path, tiles: list[bytes], form: TileFormat, across: int = 2) -> Path:
+    """One level of ``across`` by ``across`` tiles, given as they are."""
     with SvsWriter(path, Scan()) as svs:
-        svs.level(2 * TILE, 2 * TILE, TILE, form, tiles)
+        svs.level(across * TILE, across * TILE, TILE, form, tiles)
     return path
 
 
