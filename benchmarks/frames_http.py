@@ -83,7 +83,7 @@ def main() -> int:
             'return wrk.format("GET", "/slide.svs", {["Range"] = r[math.random(#r)]}) end\n'
         )
         with running_server(folder / "site") as server:
-            coverslip("ingest", slide, "--data", folder / "site")
+            coverslip("ingest", "--create", slide, "--data", folder / "site")
             line = wait_for(lambda: server.json("/api/slides")["slides"])[0]
             base = f"/dicom-web/studies/{line['study_instance_uid']}/series/{line['series_instance_uid']}"
             instances = server.json(f"{base}/instances", "application/dicom+json")

@@ -75,7 +75,7 @@ def main() -> int:
         folder = Path(name)
         slide = big_svs(folder / "slide.svs", 100 << 20)
         with running_server(folder / "site") as server:
-            coverslip("ingest", slide, "--data", folder / "site")
+            coverslip("ingest", "--create", slide, "--data", folder / "site")
             line = wait_for(lambda: server.json("/api/slides")["slides"])[0]
             series = f"/dicom-web/studies/{line['study_instance_uid']}/series/{line['series_instance_uid']}"
             found = server.json(f"{series}/instances", "application/dicom+json")

@@ -14,12 +14,12 @@ class ConversionError(Exception):
 
 
 class UnreadableSlide(ConversionError):
-    """No reader takes the file. ``refusals`` maps each reader's format to its reason."""
+    """No reader takes the file. ``refusals`` maps each reader's format to its reason: too many
+    for a line, they are told where somebody asks."""
 
     def __init__(self, reason: str, refusals: Mapping[str, str] | None = None) -> None:
         self.refusals = dict(refusals or {})
-        detail = "; ".join(f"{name}: {why}" for name, why in self.refusals.items())
-        super().__init__(f"{reason} ({detail})" if detail else reason)
+        super().__init__(f"{reason} (coverslip inspect says why)" if self.refusals else reason)
         self.reason = reason
 
 

@@ -74,13 +74,17 @@ def codec_pool(settings: Settings) -> "CodecPool":
     return CodecPool(codecs.processes, codecs.memory_bytes, codecs.timeout_s, codecs.queue)
 
 
+def holds_archive(settings: Settings) -> bool:
+    """Whether the data folder was used as such before."""
+    return (settings.sqlite_path or settings.storage_path).exists()
+
+
 @contextlib.contextmanager
 def archive(settings: Settings, *, codecs: bool = True, migrate: bool = False) -> Iterator[Archive]:
     """The archive, closed at the end. ``codecs``: with processes that decode pixels,
     started when first needed. ``migrate`` brings the database to this release's form
     first. Raises StoreTooNew, StorageFailed, SettingsError (nothing there yet)."""
-    database = settings.sqlite_path
-    if not migrate and database is not None and not database.exists():
+    if not migrate and settings.sqlite_path is not None and not holds_archive(settings):
         raise SettingsError(
             f"{settings.data} holds no archive: run `coverslip migrate` or `serve`, or name it with --data"
         )

@@ -20,12 +20,18 @@ from gateway.cli.progress import byte_progress
     type=click.Path(path_type=Path, dir_okay=False),
     help="Patient, study, specimen and pixel size, where scanners' files do not know them.",
 )
-def command(given: Given, as_json: bool, paths: tuple[Path, ...], metadata: Path | None) -> None:
+@click.option("--create", is_flag=True, help="Make an archive in the folder of --data if it holds none.")
+def command(
+    given: Given, as_json: bool, paths: tuple[Path, ...], metadata: Path | None, create: bool
+) -> None:
     """Take DICOM or scanner files, or folders of them, into the archive.
 
     Works beside a running server. What is in the archive already is recognised and not
     stored twice, so an interrupted run is simply run again. A file is acknowledged, a
     line each, once it is durable and findable.
+
+    A folder that --data names must hold an archive, made by serve, migrate or --create: a
+    mistyped name would get one of its own. That of the settings is made when it is needed.
 
     Example: coverslip ingest --data ./data slide.svs /export/dicom
     """
@@ -33,10 +39,13 @@ def command(given: Given, as_json: bool, paths: tuple[Path, ...], metadata: Path
     from converters.convert import metadata_file
     from gateway import compose
     from gateway.ingest.pipeline import ingest_path
+    from gateway.settings import SettingsError
 
     settings = given.settings()
     known = metadata_file(metadata) if metadata is not None else None
     files = files_of(paths)
+    if given.data is not None and not create and not compose.holds_archive(settings):
+        raise SettingsError(f"{settings.data} holds no archive: correct --data, or add --create")
     sizes = {path: path.stat().st_size for path in files}
     report: list[dict[str, object]] = []
     with compose.archive(settings, migrate=True) as archive, compose.converter(settings) as converter:

@@ -207,8 +207,9 @@ def test_a_slide_is_left_as_it_was(tmp_path: Path) -> None:
 def test_another_database_is_not_claimed(tmp_path: Path) -> None:
     path = write_svslide(tmp_path)
     other = path.rename(tmp_path / "index.sqlite")
-    with pytest.raises(UnreadableSlide, match=r"does not end in \.svslide"):
+    with pytest.raises(UnreadableSlide) as refusal:
         open_slide(other)
+    assert "does not end in .svslide" in refusal.value.refusals["sakura-svslide"]
 
 
 @pytest.mark.parametrize("variant", [{}, {"missing": {(0, 1)}}, {"heights": (-0.002, 0.0, 0.002)}])

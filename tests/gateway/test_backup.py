@@ -19,7 +19,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A data folder with a slide, and its backup."""
     folder = tmp_path_factory.mktemp("backup")
     data, backup = folder / "data", folder / "backup"
-    assert run("ingest", "--data", str(data), str(make_svs(folder / "slide.svs"))).returncode == 0
+    assert run("ingest", "--create", "--data", str(data), str(make_svs(folder / "slide.svs"))).returncode == 0
     assert rows(data) != "[]\n"  # a read, which leaves its line in access/
     assert run("backup", "--data", str(data), str(backup)).returncode == 0
     return data, backup
@@ -95,12 +95,12 @@ def test_a_backup_beside_a_running_server_copies_only_what_is_new(tmp_path: Path
     second = make_svs(tmp_path / "second.svs", seed=2)
     data, backup = tmp_path / "data", tmp_path / "backup"
     with serving(data):
-        run("ingest", "--data", str(data), str(first))
+        run("ingest", "--create", "--data", str(data), str(first))
         run("backup", "--data", str(data), str(backup))
         before = {
             path: path.stat().st_mtime_ns for path in (backup / "store" / "blob").rglob("*") if path.is_file()
         }
-        run("ingest", "--data", str(data), str(second))
+        run("ingest", "--create", "--data", str(data), str(second))
         assert run("backup", "--data", str(data), str(backup)).returncode == 0
     after = {
         path: path.stat().st_mtime_ns for path in (backup / "store" / "blob").rglob("*") if path.is_file()
@@ -149,7 +149,7 @@ def test_a_backup_says_that_its_secret_is_in_plain_and_keeps_it_from_others(
 
 def test_a_damaged_object_is_copied_and_reported(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    run("ingest", "--data", str(data), str(make_svs(tmp_path / "slide.svs")))
+    run("ingest", "--create", "--data", str(data), str(make_svs(tmp_path / "slide.svs")))
     damaged = max((data / "store" / "blob").rglob("*"), key=lambda path: path.stat().st_size)
     flip(damaged)
     done = run("backup", "--data", str(data), str(tmp_path / "backup"))
@@ -171,7 +171,7 @@ def test_an_archive_on_postgresql_comes_back_into_an_empty_database(tmp_path: Pa
     with postgres.server() as url:
         old, new = postgres.new_database(url, "old"), postgres.new_database(url, "new")
         slide = make_svs(tmp_path / "slide.svs")
-        done = run("ingest", "--data", str(data), str(slide), COVERSLIP_DATABASE_URL=old)
+        done = run("ingest", "--create", "--data", str(data), str(slide), COVERSLIP_DATABASE_URL=old)
         assert done.returncode == 0, done.stderr
         found = run("find", "--json", "--data", str(data), COVERSLIP_DATABASE_URL=old).stdout
         done = run("backup", "--data", str(data), str(tmp_path / "backup"), COVERSLIP_DATABASE_URL=old)

@@ -18,7 +18,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path, slide: Path) -> Path:
-    assert run("ingest", "--data", str(tmp_path / "data"), str(slide)).returncode == 0
+    assert run("ingest", "--create", "--data", str(tmp_path / "data"), str(slide)).returncode == 0
     return tmp_path / "data"
 
 

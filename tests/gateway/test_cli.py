@@ -38,7 +38,7 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(tmp_path_factory: pytest.TempPathFactory, slide: Path) -> Path:
     """A data folder that holds one slide. Tests leave it as it is."""
     folder = tmp_path_factory.mktemp("cli") / "data"
-    done = run("ingest", "--data", str(folder), str(slide))
+    done = run("ingest", "--create", "--data", str(folder), str(slide))
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -77,7 +77,7 @@ def test_a_slide_that_was_taken_in_is_found_exported_and_verified(
 
 def test_taking_a_slide_in_again_stores_nothing_twice(data: Path, slide: Path) -> None:
     before = run("find", "--level", "instance", "--data", str(data), "--json").stdout
-    again = run("ingest", "--data", str(data), "--json", str(slide))
+    again = run("ingest", "--create", "--data", str(data), "--json", str(slide))
     (report,) = json.loads(again.stdout)
     assert {one["outcome"] for one in report["instances"]} == {"already"}
     assert run("find", "--level", "instance", "--data", str(data), "--json").stdout == before
@@ -90,7 +90,7 @@ def test_of_several_files_the_bad_ones_are_named_and_the_others_taken(tmp_path: 
     (folder / "b.svs").write_bytes(b"")
     (folder / "c.svs").write_bytes(slide.read_bytes()[:5000])
     (folder / ".hidden").write_bytes(b"")
-    done = run("ingest", "--data", str(tmp_path / "data"), str(folder))
+    done = run("ingest", "--create", "--data", str(tmp_path / "data"), str(folder))
     assert done.returncode == 41
     named = [line.partition(": ")[2].partition(": ")[0] for line in done.stderr.splitlines()]
     assert named == [str(folder / "b.svs"), str(folder / "c.svs")]
@@ -98,12 +98,24 @@ def test_of_several_files_the_bad_ones_are_named_and_the_others_taken(tmp_path: 
     assert run("verify", "--data", str(tmp_path / "data")).returncode == 0
 
 
+def test_a_mistyped_data_folder_gets_no_archive(slide: Path, data: Path, tmp_path: Path) -> None:
+    assert run("ingest", "--data", str(tmp_path / "mistyped"), str(slide)).returncode == 3
+    assert not (tmp_path / "mistyped").exists()
+    assert run("ingest", "--data", str(data), str(slide)).returncode == 0
+
+
+def test_the_folder_of_the_settings_is_made_when_it_is_needed(slide: Path, tmp_path: Path) -> None:
+    configured = str(tmp_path / "site")
+    assert run("ingest", str(slide), COVERSLIP_DATA_DIR=configured).returncode == 0
+    assert run("find", COVERSLIP_DATA_DIR=configured).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("content", "code"), [(b"", 30), (b"garbage" * 100, 30), (b"\0" * 128 + b"DICM" + b"\xff" * 50, 11)]
 )
 def test_one_bad_file_gives_one_line_and_its_code(content: bytes, code: int, tmp_path: Path) -> None:
     (tmp_path / "bad.svs").write_bytes(content)
-    done = run("ingest", "--data", str(tmp_path / "data"), str(tmp_path / "bad.svs"))
+    done = run("ingest", "--create", "--data", str(tmp_path / "data"), str(tmp_path / "bad.svs"))
     assert done.returncode == code, done.stderr
     assert one_line(done.stderr).startswith("coverslip: ")
     assert done.stdout == ""
@@ -120,6 +132,7 @@ def test_one_bad_file_gives_one_line_and_its_code(content: bytes, code: int, tmp
         (["find", "--config", "absent.toml"], 3, "absent.toml"),
         (["find", "--data", "absent"], 3, "holds no archive"),
         (["ingest", "absent.svs", "--data", "new"], 38, "absent.svs"),
+        (["ingest", __file__, "--data", "mistyped"], 3, "mistyped holds no archive: correct --data, or add"),
         (["inspect", "absent.svs"], 2, "absent.svs"),
         (["restore", ".", "--data", "new"], 37, "no finished backup"),
         (["export", "1.2", "-o", "x", "--deidentify"], 2, "not part of this release"),
@@ -165,7 +178,7 @@ def test_inspect_tells_levels_and_why_a_reader_refused(slide: Path, tmp_path: Pa
 def test_a_dicom_file_is_taken_in_and_comes_out_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "one.dcm"
     path.write_bytes(make_instance())
-    assert run("ingest", "--data", str(tmp_path / "data"), str(path)).returncode == 0
+    assert run("ingest", "--create", "--data", str(tmp_path / "data"), str(path)).returncode == 0
     study = study_of(tmp_path / "data")
     run("export", study, "-o", str(tmp_path / "out"), "--data", str(tmp_path / "data"))
     assert digests(tmp_path / "out") == {hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -176,7 +189,7 @@ def test_ingest_works_beside_a_running_server_which_shows_the_slide_at_once(
 ) -> None:
     with serving(tmp_path / "data") as server:
         assert json.loads(server.get("/api/slides")[1])["slides"] == []
-        assert run("ingest", "--data", str(tmp_path / "data"), str(slide)).returncode == 0
+        assert run("ingest", "--create", "--data", str(tmp_path / "data"), str(slide)).returncode == 0
         assert len(json.loads(server.get("/api/slides")[1])["slides"]) == 1
         refused = run("reindex", "--data", str(tmp_path / "data"))
         assert refused.returncode == 4
@@ -185,7 +198,7 @@ def test_ingest_works_beside_a_running_server_which_shows_the_slide_at_once(
 
 def test_reindex_finds_again_what_storage_holds(tmp_path: Path, slide: Path) -> None:
     data = tmp_path / "data"
-    run("ingest", "--data", str(data), str(slide))
+    run("ingest", "--create", "--data", str(data), str(slide))
     before = run("find", "--level", "instance", "--data", str(data), "--json").stdout
     for path in data.glob("coverslip.db*"):
         path.unlink()
@@ -197,7 +210,7 @@ def test_reindex_finds_again_what_storage_holds(tmp_path: Path, slide: Path) -> 
 
 def test_verify_names_a_flipped_bit_and_says_so_by_its_code(tmp_path: Path, slide: Path) -> None:
     data = tmp_path / "data"
-    run("ingest", "--data", str(data), str(slide))
+    run("ingest", "--create", "--data", str(data), str(slide))
     largest = max((data / "store" / "blob").rglob("*"), key=lambda path: path.stat().st_size)
     largest.chmod(0o600)
     with largest.open("r+b") as file:
@@ -213,7 +226,7 @@ def test_the_secret_is_made_once_and_is_nobody_elses(data: Path, slide: Path) ->
     before = secret.read_bytes()
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     assert len(bytes.fromhex(before.decode())) == 32
-    run("ingest", "--data", str(data), str(slide))
+    run("ingest", "--create", "--data", str(data), str(slide))
     assert secret.read_bytes() == before
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
 
@@ -255,7 +268,9 @@ def test_doctor_finds_a_taken_port_and_nothing_else_wrong(tmp_path: Path) -> Non
 
 def test_a_full_disk_is_a_clear_refusal_and_leaves_nothing(tmp_path: Path, slide: Path) -> None:
     data = tmp_path / "data"
-    done = run("ingest", "--data", str(data), str(slide), COVERSLIP_LIMITS_FREE_BYTES=str(1 << 60))
+    done = run(
+        "ingest", "--create", "--data", str(data), str(slide), COVERSLIP_LIMITS_FREE_BYTES=str(1 << 60)
+    )
     assert done.returncode == 17
     assert "space" in one_line(done.stderr)
     assert list((data / "store").rglob("blob/*")) == []

@@ -50,7 +50,7 @@ def test_inspect_says_what_is_wrong_with_a_received_image(tmp_path: Path) -> Non
 
 def test_export_normalised_makes_new_instances_of_what_was_stored(received: Path, tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
-    stored = run("ingest", "--data", str(data), str(received))
+    stored = run("ingest", "--create", "--data", str(data), str(received))
     assert stored.returncode == 0, stored.stderr
     plain = run("export", STUDY, "-o", str(tmp_path / "plain"), "--data", str(data))
     assert plain.returncode == 0, plain.stderr
@@ -81,6 +81,6 @@ def test_verify_tells_of_frames_that_are_not_what_their_header_says(tmp_path: Pa
         header.PhotometricInterpretation = "RGB"
 
     path = write_image(tmp_path / "image.dcm", picture(64, 64), transfer_syntax_uid=J2K, change=wrong)
-    assert run("ingest", "--data", str(tmp_path / "data"), str(path)).returncode == 0
+    assert run("ingest", "--create", "--data", str(tmp_path / "data"), str(path)).returncode == 0
     found = json.loads(run("verify", "--data", str(tmp_path / "data"), "--json").stdout)
     assert "the frames are YBR_RCT, Photometric Interpretation says something else" in json.dumps(found)

@@ -33,7 +33,11 @@ def data(tmp_path: Path, sent: dict[str, bytes]) -> Path:
     for number, content in enumerate(sent.values()):
         (tmp_path / f"{number}.dcm").write_bytes(content)
     done = run(
-        "ingest", "--data", str(tmp_path / "data"), *(str(tmp_path / f"{n}.dcm") for n in range(len(sent)))
+        "ingest",
+        "--create",
+        "--data",
+        str(tmp_path / "data"),
+        *(str(tmp_path / f"{n}.dcm") for n in range(len(sent))),
     )
     assert done.returncode == 0, done.stderr
     return tmp_path / "data"

@@ -84,7 +84,9 @@ def test_an_entry_of_the_quarantine_can_be_taken_out_and_resolved(tmp_path: Path
 
 def test_a_slide_is_found_by_the_name_of_its_file(tmp_path: Path) -> None:
     site = tmp_path / "site"
-    coverslip("ingest", make_svs(tmp_path / "Meier Block B2.svs", rows=300, columns=300), "--data", site)
+    coverslip(
+        "ingest", "--create", make_svs(tmp_path / "Meier Block B2.svs", rows=300, columns=300), "--data", site
+    )
     archive = open_archive(site)
     (slide,) = archive.slides(text="block b2", **ASK)
     assert slide.file_name == "Meier Block B2.svs"
@@ -96,7 +98,7 @@ def test_metadata_for_a_slide_that_is_stored_already_is_not_dropped_in_silence(t
     slide, known = make_svs(tmp_path / "a.svs", rows=300, columns=300), tmp_path / "known.json"
     known.write_text('{"patient": {"name": "Doe^Jane", "identifier": "4711"}}')
     options = ("--data", str(tmp_path / "data"), "--metadata", str(known))
-    first = coverslip("ingest", *options, str(slide))
-    again = coverslip("ingest", *options, str(slide))
+    first = coverslip("ingest", "--create", *options, str(slide))
+    again = coverslip("ingest", "--create", *options, str(slide))
     assert "not applied" not in first.stderr
     assert "stored already: the metadata was not applied" in again.stderr

@@ -71,7 +71,10 @@ def test_every_bad_file_is_refused_with_one_line_and_nothing_is_stored(
 ) -> None:
     site = tmp_path / "site"
     for name, path in files.items():
-        for command in (["ingest", path, "--data", site], ["convert", path, "-o", tmp_path / "out"]):
+        for command in (
+            ["ingest", "--create", path, "--data", site],
+            ["convert", path, "-o", tmp_path / "out"],
+        ):
             done = coverslip(*command, check=False)
             assert done.returncode not in (0, FAULT), (name, command[0], done.stderr)
             assert re.search(REASONS[name], one_line(done)), (name, one_line(done))
@@ -94,7 +97,7 @@ def test_one_bad_file_does_not_lose_the_rest_of_the_batch(tmp_path: Path, files:
     folder = next(iter(files.values())).parent
     make_svs(folder / "fine.svs", rows=300, columns=300)
     (folder / "fine.dcm").write_bytes(make_instance())
-    done = coverslip("ingest", folder, "--data", tmp_path / "site", check=False)
+    done = coverslip("ingest", "--create", folder, "--data", tmp_path / "site", check=False)
     assert done.returncode not in (0, FAULT)
     found = json.loads(coverslip("find", "--data", tmp_path / "site", "--json").stdout)
     assert len(found) == 2
@@ -122,7 +125,7 @@ def test_an_unsupported_compression_is_named(tmp_path: Path) -> None:
 def test_a_slide_without_its_extension_is_known_by_its_content(tmp_path: Path) -> None:
     path = make_svs(tmp_path / "slide.svs", rows=300, columns=300)
     renamed = path.rename(tmp_path / "slide.dat")
-    coverslip("ingest", renamed, "--data", tmp_path / "site")
+    coverslip("ingest", "--create", renamed, "--data", tmp_path / "site")
     assert len(json.loads(coverslip("find", "--data", tmp_path / "site", "--json").stdout)) == 1
 
 
@@ -151,7 +154,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_stored(small_disk: Path, tmp_p
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
 
-    assert run("ingest", slide, "--data", small_disk).returncode == 0
+    assert run("ingest", "--create", slide, "--data", small_disk).returncode == 0
     filler = small_disk / "filler"
     with filler.open("wb") as file:
         try:
@@ -178,7 +181,16 @@ def test_an_unreadable_folder_is_named(tmp_path: Path) -> None:
     folder.mkdir()
     make_svs(folder / "slide.svs", rows=300, columns=300)
     folder.chmod(0)
-    command = [sys.executable, "-m", "gateway", "ingest", str(folder), "--data", str(tmp_path / "site")]
+    command = [
+        sys.executable,
+        "-m",
+        "gateway",
+        "ingest",
+        "--create",
+        str(folder),
+        "--data",
+        str(tmp_path / "site"),
+    ]
     if os.geteuid() == 0:  # root reads everything, unless it gives that up
         drop = "--bounding-set=-dac_override,-dac_read_search"
         command = [require_tool("setpriv"), drop, *command]
