@@ -63,6 +63,9 @@ def incomplete(core: Core) -> bool:
 def enqueue(core: Core, *, principal: Principal, scope: Scope) -> int:
     """See ``Archive.want_keys``."""
     core.operate(principal, scope, MATCHING_KEYS)
+    if core.setting(MATCHING_KEYS) is None:  # a new store: the next release must know
+        complete = dict(core.index.complete_keys())
+        core.index.write(lambda: core.put_setting(MATCHING_KEYS, complete))
     if not incomplete(core):
         return 0
     return work.enqueue(core, MATCHING_KEYS, {}, principal=principal, scope=scope, key=MATCHING_KEYS)

@@ -10,6 +10,9 @@ from archive.index.matching import Kind, Match
 
 Part = tuple[str, tuple[object, ...]]
 
+# Numbers of which 0 is a value: absent is NULL. In other columns an absent number is 0.
+_NULLABLE = ("00200011", "00200013")
+
 
 @dataclass(slots=True)
 class Sql:
@@ -50,7 +53,10 @@ def on_column(sql: Sql, match: Match, alias: str) -> None:
         _either(sql, match, lambda one, inner: on_column(inner, one, alias))
     elif match.kind == Kind.EMPTY:
         value = f"{alias}.{column.name.partition('.')[2]}"
-        sql.add(f"({value} IS NULL OR {value} = 0)" if column.vr in NUMBERS else f"{value} = ''")
+        if match.path in _NULLABLE:
+            sql.add(f"{value} IS NULL")
+        else:
+            sql.add(f"{value} = 0" if column.vr in NUMBERS else f"{value} = ''")
     elif match.kind == Kind.SOUNDS:
         _sounds(sql, match, column, f"{alias}.id")
     else:

@@ -124,6 +124,13 @@ def test_a_store_of_the_release_before_gets_the_keys_of_this_one(stored: Archive
         assert attribute.select().where(attribute.path == "00400512").count() == 3
 
 
+def test_a_new_store_notes_its_keys_for_the_releases_to_come(tmp_path: Path) -> None:
+    archive = open_archive(tmp_path)
+    assert archive.want_keys(**ASK) == 0
+    assert archive._core.setting("matching_keys") == EXTRACTED
+    archive.close()
+
+
 def test_private_keys_are_named_with_their_vr() -> None:
     assert parse_keys(["00091001:LO", " PatientComments "]) == {"00091001": "LO", "00104000": "LT"}
     assert parse_keys(["PatientID", "ContainerIdentifier"]) == {}, "they are there anyway"

@@ -3,6 +3,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -16,7 +17,9 @@ from archive.index import query as query_module
 from archive.index.attributes import EXTRACTED, tag_path, vr_of
 from archive.index.columns import COLUMNS, Level, to_json
 from archive.index.database import Index
+from archive.index.plan import Seek
 from archive.index.query import Kind, Query, compile, parse_match, ways
+from archive.index.search import cursor_of
 from tests.archive.index.fill import empty, fill, instance_of
 
 # ---- the oracle --------------------------------------------------------------------
@@ -238,6 +241,31 @@ def test_every_level_finds_what_the_oracle_finds(
             found = asked(index, level, keys)
             assert len(found) == len(set(found))
             assert set(found) == expected(made, level, keys), (level, keys)
+            for seek, uids in by_every_way(index, level, keys):
+                assert uids == found, (level, keys, seek)
+
+
+def by_every_way(
+    index: Index, level: Level, keys: dict[str, str]
+) -> Iterator[tuple[Seek | None, list[object]]]:
+    """What is found from each place that a query may start at, two rows a page."""
+    name = ("study.study_instance_uid", "series.series_instance_uid", "instance.sop_instance_uid")[level - 1]
+    matches = tuple(parse_match(tag_path(key), vr_of(tag_path(key)), text) for key, text in keys.items())
+    query = Query(level, matches, combined=False).with_keys(EXTRACTED)
+    for seek in (None, *ways(query, EVERYTHING, index.dialect)):
+        uids: list[object] = []
+        after = None
+        while True:
+            sql, parameters = compile(query, EVERYTHING, index.dialect, seek=seek, after=after, limit=2)
+            with index.read() as database:
+                cursor = database.execute_sql(sql, parameters)
+                columns = [column[0] for column in cursor.description]
+                rows = [dict(zip(columns, values, strict=True)) for values in cursor.fetchall()]
+            uids += [row[name] for row in rows]
+            if len(rows) < 2:
+                break
+            after = cursor_of(rows[-1], level)
+        yield seek, uids
 
 
 def variants(texts: list[str]) -> list[str]:
@@ -471,6 +499,65 @@ def test_the_count_of_a_filtered_query_stops_at_its_cap(
     assert (found.remaining, found.exact) == (4, False)
     everything = slides.find(Query(Level.INSTANCE, limit=1), EVERYTHING)
     assert (everything.remaining, everything.exact) == (23, True), "from the kept counters"
+
+
+def test_a_corrected_date_moves_a_study_and_all_below_it(slides: Index) -> None:
+    study = slides.models.Study
+    change = study.update(study_date="20300101").where(study.study_instance_uid == "1.1")
+    slides.write(lambda: change.execute())
+
+    for level in Level:
+        rows = slides.find(Query(level, (parse_match("00080060", "CS", "SM"),)), EVERYTHING).rows
+        assert rows[0]["study.study_instance_uid"] == "1.1"
+        assert len(rows) == (4, 8, 24)[level - 1]
+    fill(slides, [slide(1, 0, 7, ContainerIdentifier="C"), slide(3, 0, 7, ContainerIdentifier="C")])
+    found = asked(slides, Level.INSTANCE, {"ContainerIdentifier": "C"})
+    assert found == ["1.1.0.7", "1.3.0.7"], "keys are in the order of their studies"
+    assert asked(slides, Level.STUDY, {"StudyDate": "20300101-"}) == ["1.1"]
+
+
+def test_names_are_found_by_their_sound(index: Index) -> None:
+    names = ["Müller^Jörg", "Miller^Georg", "Meier^Hans Peter", "Mayer^Anna", "山田^太郎", "Schmidt^Karl", ""]
+    fill(index, [slide(n, 0, 0, PatientName=name) for n, name in enumerate(names)])
+
+    def found(text: str, level: Level = Level.STUDY) -> set[int]:
+        match = parse_match("00100010", "PN", text, fuzzy=True)
+        rows = index.find(Query(level, (match,)), EVERYTHING).rows
+        return {int(row["study.study_instance_uid"][2:]) for row in rows}
+
+    assert found("mueller") == {0, 1}
+    assert found("Muler^Jork") == {0, 1}, "Georg sounds like Jörg"
+    assert found("Muler^Anna") == set()
+    assert found("peter mair") == {2}
+    assert found("Mai*") == {0, 1, 2, 3}
+    assert found("Carl Schmitt", Level.INSTANCE) == {5}
+    assert found("山田") == {4}
+    assert found("*ller*") == {0, 1}
+    assert found("*") == set(range(7))
+    assert found("Kowalski") == set()
+
+
+def test_an_empty_value_is_matched_where_asked_for(index: Index) -> None:
+    fill(index, [
+        slide(0, 0, 0, PatientID="", ContainerIdentifier="C"), slide(1, 0, 0, InstanceNumber=None),
+        slide(2, 0, 0, Modality="", StudyDate=""),
+    ])  # fmt: skip
+
+    def found(key: str, text: str = '""', level: Level = Level.STUDY) -> set[int]:
+        path = tag_path(key)
+        match = parse_match(path, vr_of(path), text, empty=True, multiple=True)
+        rows = index.find(Query(level, (match,)), EVERYTHING).rows
+        return {int(row["study.study_instance_uid"][2:]) for row in rows}
+
+    assert found("PatientID") == {0}
+    assert found("ContainerIdentifier") == {1, 2}
+    assert found("ContainerIdentifier", '""\\C') == {0, 1, 2}
+    assert found("InstanceNumber", level=Level.INSTANCE) == {1}
+    assert found("ModalitiesInStudy") == {2}
+    assert found("Modality", '""\\CT') == {2}
+    assert found("StudyDate") == {2}
+    assert found("StudyDate", "20200101\\20200102-20200109") == {0, 1}
+    assert found("SpecimenDescriptionSequence.SpecimenIdentifier") == {0, 1, 2}
 
 
 def test_pages_and_rare_keys_are_served_by_an_index_not_by_sorting(slides: Index) -> None:
