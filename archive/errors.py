@@ -216,6 +216,23 @@ class Held(ArchiveError):
     reason = Reason.NOT_AUTHORIZED
 
 
+class Rejected(Held):
+    """The instance was rejected by a note (IOCM) and may not come again."""
+
+    def __init__(self, sop_instance_uid: str, reason: str) -> None:
+        super().__init__(f"{sop_instance_uid} was rejected: {reason}")
+        self.sop_instance_uid = sop_instance_uid
+
+
+class RejectionRefused(ArchiveError):
+    """A rejection note that names something else than what is stored."""
+
+    reason = Reason.DATA_SET_MISMATCH
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the rejection note {what}")
+
+
 class SourceChanged(ArchiveError):
     """The file changed while it was copied; copy it again once it is quiet."""
 

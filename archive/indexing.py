@@ -227,7 +227,10 @@ def add_instance(
             ref.size_bytes if holder else None,
         )
     core.index.insert_attributes(instance, extracted.attributes)
-    execute(core, "DELETE FROM tombstone WHERE sop_instance_uid = ?", recorded.sop_instance_uid)
+    uid = recorded.sop_instance_uid
+    for (stone,) in execute(core, "SELECT id FROM tombstone WHERE sop_instance_uid = ?", uid).fetchall():
+        release(core, "tombstone", stone, time)
+        execute(core, "DELETE FROM tombstone WHERE id = ?", stone)
     return instance
 
 
@@ -304,13 +307,16 @@ def has_blob(core: Core, record: str, sop: str, position: int, digest: bytes) ->
     return row is not None and bytes(row[0]) == digest
 
 
-def remove_instance(core: Core, row: Row, *, tombstone: bool, time: datetime, reason: str = "") -> None:
+def remove_instance(
+    core: Core, row: Row, *, tombstone: bool, time: datetime, reason: str = "", keep: bool = False
+) -> None:
     """Take an instance out of the index; its blobs are condemned if nobody else keeps
-    them, its study and series go with their last instance."""
+    them (with ``keep`` the tombstone does), its study and series go with their last
+    instance."""
     models = core.index.models
     if tombstone:
         study = models.Study.get_by_id(row.study_id)
-        models.Tombstone.create(
+        stone = models.Tombstone.create(
             level="instance",
             study_instance_uid=row.study_instance_uid,
             series_instance_uid=row.series_instance_uid,
@@ -320,6 +326,14 @@ def remove_instance(core: Core, row: Row, *, tombstone: bool, time: datetime, re
             reason=reason,
             time=microseconds(time),
         )
+        if keep:
+            execute(
+                core,
+                "UPDATE blob_ref SET owner_kind = 'tombstone', owner_id = ? "
+                "WHERE owner_kind = 'instance' AND owner_id = ?",
+                stone.id,
+                row.id,
+            )
     for model in (models.Attribute, models.InstanceBlob, models.HeaderRevision):
         model.delete().where(model.instance == row.id).execute()
     release(core, "instance", row.id, time)

@@ -16,6 +16,8 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from pydicom.dataset import Dataset
+
 from archive import prepare, work
 from archive.access import Action, Principal, Scope
 from archive.audit import IMPORT, INSTANCES_TRANSFERRED, SECURITY_ALERT, AuditRecord
@@ -26,6 +28,7 @@ from archive.errors import (
     Busy,
     DuplicateInstance,
     NotAllowed,
+    Rejected,
     StorageFull,
     StoreTooNew,
     StoreWarning,
@@ -54,6 +57,7 @@ from archive.record import (
     encode_record,
     record_key,
 )
+from archive.rejected import rejected_before
 from archive.rows import Row, find_row, rows_of_original, study_visible
 from archive.storage.base import Storage
 from archive.values import NewSlide, Outcome, Sender, StagedFile, Stored
@@ -74,8 +78,10 @@ def store_file(
     sender: Sender,
     study_instance_uid: str = "",
     replace: bool = False,
+    look: Callable[[Dataset], None] | None = None,
 ) -> Stored:
-    """See ``Archive.store_file``."""
+    """See ``Archive.store_file``. ``look`` sees the data set before anything of it is
+    stored, and may refuse it."""
     prepared: Prepared | None = None
     try:
         core.check(principal, Action.REPLACE if replace else Action.STORE)
@@ -83,6 +89,8 @@ def store_file(
         found = prepared.recorded
         if study_instance_uid and found.study_instance_uid != study_instance_uid:
             raise StudyMismatch(study_instance_uid, found.study_instance_uid)
+        if look is not None:
+            look(prepared.dataset)
         return _store(core, [prepared], None, principal, scope, sender, replace)[0]
     except NotAllowed:
         raise  # audited where it was decided
@@ -155,6 +163,8 @@ def _try_store(
         uid = item.recorded.sop_instance_uid
         row = find_row(core, uid)
         if row is None:
+            if reason := rejected_before(core, uid):
+                raise Rejected(uid, reason)
             answers[uid] = Outcome.STORED
         elif not study_visible(core, item.dataset, scope, row=row):
             core.refuse(principal, "store over an instance of a hidden study")

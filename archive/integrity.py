@@ -11,6 +11,7 @@ from archive.core import Core
 from archive.errors import ArchiveError, Damaged
 from archive.garbage import orphan_blobs
 from archive.indexing import execute, extract
+from archive.journal import TOMBSTONED
 from archive.part10.dataset import read_header
 from archive.part10.errors import Part10Error
 from archive.part10.frame_table import FrameTable
@@ -202,7 +203,7 @@ def _explains(core: Core, row: Row, study: Mapping[str, object]) -> bool:
 
 def _verify_tombstones(core: Core, journal: Journal) -> Iterator[Finding]:
     """What the index says was deleted, the journal must say too."""
-    told = {t.sop_instance_uid for e in journal.entries if e.action == "delete" for t in e.targets}
+    told = {t.sop_instance_uid for e in journal.entries if e.action in TOMBSTONED for t in e.targets}
     stone = core.index.models.Tombstone
     with core.index.read():
         deleted = [r[0] for r in stone.select(stone.sop_instance_uid).tuples()]

@@ -17,6 +17,8 @@ from archive.errors import Damaged, StoreTooNew
 from archive.record import BlobRef
 
 RECOMPRESS, EXPAND = "recompress", "expand"
+REJECT = "reject"
+TOMBSTONED = frozenset(("delete", REJECT))
 VERSION = 2  # of entries with moves; all others are of version 1
 
 
@@ -56,7 +58,7 @@ class Move:
 class Entry:
     """One journal entry."""
 
-    action: str  # "delete", "replace", "correct", "recompress", "expand"
+    action: str  # "delete", "reject", "replace", "correct", "recompress", "expand"
     actor: str
     reason: str
     time: datetime

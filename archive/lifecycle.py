@@ -20,7 +20,7 @@ from archive.core import Core
 from archive.errors import BadQuery, Busy, Gone, Held, NoSuchInstance, NoSuchSeries, NoSuchStudy
 from archive.indexing import add_revision, execute, remove_instance, took_effect
 from archive.ingest import put_blob
-from archive.journal import Entry, Revision, Target, encode_entry, new_entry
+from archive.journal import REJECT, Entry, Revision, Target, encode_entry, new_entry
 from archive.part10.encode import encode_header
 from archive.part10.frame_table import FrameTable
 from archive.part10.recode import recode_to_utf8
@@ -75,19 +75,42 @@ def delete(
         if is_tombstoned(core, study, series, sop, scope):
             raise Gone(sop or series or study)
         raise NoSuchInstance(sop) if sop else NoSuchSeries(series) if series else NoSuchStudy(study)
+    try:
+        refuse_part_of_slide(core, rows)
+    except Held:
+        core.refuse(principal, "delete of one instance of a born slide", study=study, sop=sop)
+        raise
+    remove(core, rows, "delete", reason=reason, principal=principal, study=study, series=series, sop=sop)
+    return len(rows)
+
+
+def refuse_part_of_slide(core: Core, rows: Sequence[Row]) -> None:
+    """Raises Held where other instances need the scanner's file that these are made of."""
     going = {r.id for r in rows}
     for row in rows:
         if row.base == "made" and row.original_id and live_siblings(core, row) - going:
-            core.refuse(
-                principal, "delete of one instance of a born slide", study=study, sop=row.sop_instance_uid
-            )
             raise Held(
                 "the instance's pixels are in the scanner's own file, which other instances need: "
                 "delete the whole series"
             )
+
+
+def remove(
+    core: Core,
+    rows: Sequence[Row],
+    action: str,
+    *,
+    reason: str,
+    principal: Principal,
+    study: str = "",
+    series: str = "",
+    sop: str = "",
+) -> None:
+    """Take instances out for every door, by a journal entry ``delete``, or ``reject``, which
+    keeps their blobs. ``study``, ``series``, ``sop``: what was named, for the trail."""
     now = core.clock()
     entry = new_entry(
-        "delete",
+        action,
         principal.actor,
         reason,
         targets=[Target(r.record_key, r.sop_instance_uid) for r in rows],
@@ -96,22 +119,21 @@ def delete(
 
     def commit() -> None:
         for row in rows:
-            remove_instance(core, row, tombstone=True, reason=reason, time=now)
+            remove_instance(core, row, tombstone=True, reason=reason, time=now, keep=action == REJECT)
             core.add_change("deleted", row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid)
         core.add_audit(
             AuditRecord(
-                INSTANCES_ACCESSED if series else STUDY_DELETED,
+                STUDY_DELETED if study and not series else INSTANCES_ACCESSED,
                 "D",
                 principal,
                 0,
-                study,
+                study or rows[0].study_instance_uid,
                 sop,
                 {"number_of_instances": len(rows), "reason": reason},
             )
         )
 
     journalled(core, entry, commit)
-    return len(rows)
 
 
 def correct(

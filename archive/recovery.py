@@ -5,6 +5,7 @@ Records say what came, the journal what was done to it afterwards
 (docs/storage-format.md).
 """
 
+import contextlib
 import dataclasses
 import logging
 import time as clock
@@ -24,14 +25,15 @@ from archive.indexing import (
     execute,
     extracts,
     index_record,
+    refer,
     remove_instance,
 )
-from archive.journal import RECOMPRESS, Entry, Move, decode_entry
+from archive.journal import RECOMPRESS, REJECT, TOMBSTONED, Entry, Move, decode_entry
 from archive.moving import held, move_blob
 from archive.part10.dataset import read_header
 from archive.prepare import describe_header
 from archive.processes import is_gone, stale_marks
-from archive.record import BlobRef, Record, blob_key, read_record
+from archive.record import BlobRef, Record, RecordedInstance, blob_key, read_record
 from archive.retrieve import bulk_values
 from archive.rows import Row, find_row, microseconds
 from archive.values import Finding
@@ -215,9 +217,14 @@ def apply_entry(core: Core, entry: Entry) -> bool:
     def commit() -> None:
         for row in rows:
             remove_instance(
-                core, row, tombstone=entry.action == "delete", time=entry.time, reason=entry.reason
+                core,
+                row,
+                tombstone=entry.action in TOMBSTONED,
+                time=entry.time,
+                reason=entry.reason,
+                keep=entry.action == REJECT,
             )
-            if entry.action == "delete":
+            if entry.action in TOMBSTONED:
                 core.add_change(
                     "deleted", row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid
                 )
@@ -329,19 +336,28 @@ def _tombstones(core: Core, key: str, journal: Journal) -> None:
         record = read_record(file)
     for item in record.instances:
         entry = journal.ended.get((key, item.sop_instance_uid))
-        if entry is None or entry.action != "delete":
+        if entry is None or entry.action not in TOMBSTONED:
             continue
-        core.index.write(
-            partial(
-                core.index.models.Tombstone.create,
-                level="instance",
-                study_instance_uid=item.study_instance_uid,
-                series_instance_uid=item.series_instance_uid,
-                sop_instance_uid=item.sop_instance_uid,
-                reason=entry.reason,
-                time=microseconds(entry.time),
-            )
-        )
+        packed = journal.packed(core, key) if entry.action == REJECT else {}
+        core.index.write(partial(_tombstone, core, item, entry, packed))
+
+
+def _tombstone(
+    core: Core, item: RecordedInstance, entry: Entry, packed: Mapping[tuple[str, int], BlobRef]
+) -> None:
+    stone = core.index.models.Tombstone.create(
+        level="instance",
+        study_instance_uid=item.study_instance_uid,
+        series_instance_uid=item.series_instance_uid,
+        sop_instance_uid=item.sop_instance_uid,
+        reason=entry.reason,
+        time=microseconds(entry.time),
+    )
+    if entry.action == REJECT:
+        for position, ref in enumerate(item.blobs):
+            with contextlib.suppress(MissingBlob):  # verify tells of it
+                holder = packed.get((item.sop_instance_uid, position), ref)
+                refer(core, holder, "tombstone", stone.id, entry.time)
 
 
 def _empty(core: Core) -> None:

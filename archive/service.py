@@ -23,6 +23,7 @@ from archive import (
     pictures,
     recompress,
     recovery,
+    rejection,
     work,
 )
 from archive.access import Policy, Principal, Scope
@@ -168,9 +169,10 @@ class Archive:
         indexed and audited; the sender may delete its copy. The staged file is consumed.
 
         Raises Unreadable, UnsupportedSopClass, UnsupportedTransferSyntax, StudyMismatch,
-        DuplicateInstance, StorageFull, NotAllowed. PS3.4 B.2.3.
+        DuplicateInstance, StorageFull, NotAllowed. PS3.4 B.2.3. A rejection note takes what
+        it names out for every door (RejectionRefused); that may not come again (Rejected).
         """
-        return ingest.store_file(
+        return rejection.store_file(
             self._core,
             staged,
             principal=principal,

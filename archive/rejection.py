@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Storing rejection notes (IHE IOCM): the note is kept, what it names is gone for every
+door. The bytes go only when the retention period was the reason.
+"""
+
+from pydicom.dataset import Dataset
+
+from archive import ingest, lifecycle
+from archive.access import Action, Principal, Scope
+from archive.core import Core
+from archive.errors import RejectionRefused
+from archive.journal import REJECT
+from archive.rejected import EXPIRED, Note, note_of
+from archive.rows import Row, find_row, is_tombstoned, visible
+from archive.values import Sender, StagedFile, Stored
+
+
+def store_file(
+    core: Core,
+    staged: StagedFile,
+    *,
+    principal: Principal,
+    scope: Scope,
+    sender: Sender,
+    study_instance_uid: str = "",
+    replace: bool = False,
+) -> Stored:
+    """See ``Archive.store_file``."""
+    found: list[tuple[Note, list[Row]]] = []
+
+    def look(dataset: Dataset) -> None:
+        note = note_of(dataset)
+        if note is not None:
+            core.check(principal, Action.DELETE)
+            found.append((note, _named(core, note, scope)))
+
+    stored = ingest.store_file(
+        core,
+        staged,
+        principal=principal,
+        scope=scope,
+        sender=sender,
+        study_instance_uid=study_instance_uid,
+        replace=replace,
+        look=look,
+    )
+    # After the note is durable and before it is acknowledged: who was cut off sends it again.
+    for note, rows in found:
+        if rows:
+            action = "delete" if note.code == EXPIRED else REJECT
+            lifecycle.remove(core, rows, action, reason=note.reason, principal=principal)
+    return stored
+
+
+def _named(core: Core, note: Note, scope: Scope) -> list[Row]:
+    """The instances that a note names and that are still here. Raises RejectionRefused for
+    a note that names something else than what is stored: nothing of it is done then."""
+    if not note.references:
+        raise RejectionRefused("names no instance")
+    rows: dict[int, Row] = {}
+    for study, series, sop_class, sop in note.references:
+        row = find_row(core, sop)
+        if row is None or not (scope.is_everything or visible(core, row.study_id, scope)):
+            if not is_tombstoned(core, study, series, sop, scope):
+                raise RejectionRefused(f"names {sop}, which is not here")
+            continue
+        if (row.study_instance_uid, row.series_instance_uid, row.sop_class_uid) != (study, series, sop_class):
+            raise RejectionRefused(f"names {sop} under another study, series or SOP class")
+        rows[row.id] = row
+    if note.code == EXPIRED:
+        lifecycle.refuse_part_of_slide(core, list(rows.values()))
+    return list(rows.values())
