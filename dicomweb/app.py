@@ -16,10 +16,13 @@ from dicomweb.bulk import bulk
 from dicomweb.capabilities import capabilities
 from dicomweb.commitment import commitments
 from dicomweb.context import Authenticate, Web, nobody_in_particular
+from dicomweb.deepzoom import deepzoom
 from dicomweb.deletion import deletion
 from dicomweb.frames_fast import FrameFastPath
 from dicomweb.health import Metrics, health
+from dicomweb.iiif import iiif
 from dicomweb.qido import qido
+from dicomweb.qupath import qupath
 from dicomweb.rendered import rendered
 from dicomweb.responses import security_headers
 from dicomweb.settings import WebSettings
@@ -81,6 +84,8 @@ def create_app(
         viewer,
     ):
         app.register_blueprint(blueprint)
+    for door in (iiif, deepzoom, qupath):
+        app.register_blueprint(door)
     app.wsgi_app = FrameFastPath(app.wsgi_app, web)  # type: ignore[method-assign]
     return app
 

@@ -101,6 +101,12 @@ class Forbidden(RequestRefused):
     status = 403
 
 
+class NotImplementedHere(RequestRefused):
+    """A valid request for what this server does not do (501)."""
+
+    status = 501
+
+
 class UnsupportedMediaType(RequestRefused):
     """The body's Content-Type is not one we store (415)."""
 

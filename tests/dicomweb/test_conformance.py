@@ -18,6 +18,7 @@ SECTIONS = {
     "Retrieve": ("wado", "bulk", "rendered"),
     "Search": ("qido",),
     "Store": ("stow",),
+    "Tile doors": ("iiif", "deepzoom", "qupath"),
     "Delete": ("deletion",),
     "Storage commitment": ("commitments",),
 }
