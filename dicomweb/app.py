@@ -29,6 +29,7 @@ from dicomweb.settings import WebSettings
 from dicomweb.stow import stow
 from dicomweb.viewer import viewer
 from dicomweb.wado import wado
+from dicomweb.wado_uri import wado_uri
 
 if TYPE_CHECKING:
     from archive.service import Archive
@@ -78,6 +79,7 @@ def create_app(
         stow,
         deletion,
         commitments,
+        wado_uri,
         capabilities,
         api,
         health,

@@ -18,6 +18,7 @@ from werkzeug.routing import Rule
 from dicomweb import media, urls
 from dicomweb.context import base_url, caller
 from dicomweb.responses import REVALIDATE, accept, accept_query, labelled
+from dicomweb.zipped import ZIP
 
 capabilities = Blueprint("capabilities", __name__, url_prefix=urls.ROOT)
 
@@ -62,9 +63,9 @@ _BY_ENDING: Mapping[str, Kind] = {
     "rendered": Kind(media.RENDERED_TYPES, (), _PICTURE),
     "{numbers}": Kind(_BULK),
     "{path}": Kind(_BULK),
-    "{study}": Kind(_INSTANCES),
-    "{series}": Kind(_INSTANCES),
-    "{instance}": Kind((*_INSTANCES, "application/dicom"), (), ("original",)),
+    "{study}": Kind((*_INSTANCES, ZIP)),
+    "{series}": Kind((*_INSTANCES, ZIP)),
+    "{instance}": Kind((*_INSTANCES, "application/dicom", ZIP), (), ("original",)),
 }
 
 

@@ -12,7 +12,7 @@ from flask import Blueprint, Response, request
 
 from archive.errors import TooLarge
 from archive.values import Instance
-from dicomweb import media, urls
+from dicomweb import media, urls, zipped
 from dicomweb.context import archive, base_url, caller, web
 from dicomweb.errors import BadRequest
 from dicomweb.native_xml import native_dicom_model_of
@@ -99,6 +99,8 @@ def retrieve_instances(study: str, series: str = "") -> Response:
     a corrected or converted instance is not.
     """
     found = list(archive().instances(study, series, **caller()))
+    if zipped.is_asked():
+        return zipped.zip_response(found, series or study)
     chosen = [_negotiate_instance(instance, single=False) for instance in found]
     parts = [
         Part(
@@ -130,6 +132,8 @@ def retrieve_instance(study: str, series: str, instance: str) -> Response:
     """One instance, as the one part or alone (10.4.1.1.3); ``original=true`` gives the
     stream as received, before any correction."""
     found = archive().instance(study, series, instance, **caller())
+    if zipped.is_asked():
+        return zipped.zip_response([found], instance)
     base = request.args.get("original") == "true"
     chosen = _negotiate_instance(found, single=True, base=base)
     etag = etag_of(found.etag, base, chosen)

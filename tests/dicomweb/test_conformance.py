@@ -21,6 +21,7 @@ SECTIONS = {
     "Tile doors": ("iiif", "deepzoom", "qupath"),
     "Delete": ("deletion",),
     "Storage commitment": ("commitments",),
+    "WADO-URI": ("wado_uri",),
 }
 
 
