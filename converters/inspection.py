@@ -112,7 +112,7 @@ def what_is_made_again(
             continue
         what = "not written by the scanner, computed" if one.computed else f"{one.why_not_copied}, re-encoded"
         scene = f"{one.scene.index}." if len(slide.scenes) > 1 else ""
-        lines.setdefault(f"{what} {coding.words}", []).append(f"{scene}{one.index}")
+        lines.setdefault(f"{what} {coding.words_for(one)}", []).append(f"{scene}{one.index}")
     return [f"level {', '.join(levels)}: {reason}" for reason, levels in lines.items()]
 
 
@@ -191,7 +191,7 @@ def _inspected_level(one: PlannedLevel, coding: CodingChoice) -> InspectedLevel:
         codec, colours, uid = copied.codestream.format, copied.photometric, copied.transfer_syntax_uid
         action = "copied"
     else:
-        chosen = coding.of(level.pixel_type)
+        chosen = coding.of_level(one)
         codec = first.codestream.format if first is not None and not one.computed else "pixels"
         colours, uid = chosen.photometric(level.pixel_type.samples_per_pixel), chosen.transfer_syntax_uid
         action = "computed" if one.computed else f"re-encoded {coding.loss}"

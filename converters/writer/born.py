@@ -231,7 +231,7 @@ def _spacing(context: _Context, one: PlannedLevel) -> tuple[float, float] | None
 
 
 def _coding(context: _Context, one: PlannedLevel) -> FrameCoding:
-    return context.coding.of(one.level.pixel_type)
+    return context.coding.of_level(one)
 
 
 def _level_uid(context: _Context, one: PlannedLevel) -> str:

@@ -2,6 +2,7 @@
 """How frames that cannot be copied are encoded: without loss unless somebody asked."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from converters.codecs.transfer_syntax import (
     EXPLICIT_LE,
@@ -13,6 +14,9 @@ from converters.codecs.transfer_syntax import (
 )
 from converters.errors import UnsupportedPixels
 from converters.slide import PixelType
+
+if TYPE_CHECKING:
+    from converters.writer.plan import PlannedLevel
 
 LOSSLESS = {
     "jpeg2000": JPEG2000_LOSSLESS,
@@ -68,11 +72,21 @@ class CodingChoice:
         """For people."""
         return "without loss" if self.lossy_quality is None else "with loss"
 
+    def words_for(self, one: "PlannedLevel") -> str:
+        """How the frames of a level that is not copied are kept, for people."""
+        plain = one.plain and self.lossy_quality is None
+        return (CodingChoice("none") if plain else self).words
+
     @property
     def words(self) -> str:
         """How frames of ours are kept, for people."""
         form = self.lossless if self.lossy_quality is None else f"quality {self.lossy_quality}"
         return f"{self.loss} ({form})"
+
+    def of_level(self, one: "PlannedLevel") -> FrameCoding:
+        """Of a level that is not copied. Raises UnsupportedPixels."""
+        plain = one.plain and self.lossy_quality is None
+        return (CodingChoice("none") if plain else self).of(one.level.pixel_type)
 
     def of(self, pixel_type: PixelType) -> FrameCoding:
         """Raises UnsupportedPixels."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from converters.slide import Scene, Slide, TileMap
 from converters.writer.coding import CodingChoice
-from converters.writer.plan import PlannedLevel, computed_levels
+from converters.writer.plan import PlannedLevel, computed_levels, size_of
 from converters.writer.recompose import Recomposed, recompose
 from converters.writer.survey import survey
 from converters.writer.tilework import Bench
@@ -53,10 +53,9 @@ def early_levels(slide: Slide, bench: Bench, coding: CodingChoice, scratch: Path
             continue
         digests[scene.index] = _digest(slide, scene)
         folder = Path(tempfile.mkdtemp(prefix="early-", dir=scratch))
-        form = coding.of(scene.levels[-1].pixel_type)
         finer: Recomposed | None = None
         for one in planned:
-            finer = recompose(one, form, bench, folder, str(one.index), finer)
+            finer = recompose(one, coding.of_level(one), bench, folder, str(one.index), finer)
             made[scene.index, one.index] = finer
     return EarlyLevels(made, digests)
 
@@ -66,7 +65,7 @@ def _worthwhile(slide: Slide, scene: Scene) -> list[PlannedLevel]:
     if not isinstance(tiles, TileMap) or int(tiles.lengths.sum()) > MOST_BYTES:
         return []
     found = survey(scene.levels[-1], slide.sources)
-    planned = [] if found.why_not_copied else computed_levels(scene, found)
+    planned = [] if found.why_not_copied else computed_levels(scene, found, size_of(slide))
     return planned if sum(one.number_of_tiles for one in planned) <= MOST_TILES else []
 
 

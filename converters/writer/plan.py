@@ -3,12 +3,14 @@
 those that it left out, computed until the whole fits one tile."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from converters.slide import Level, PixelTiles, Scene, Slide
 from converters.writer.survey import Survey
 
 MAX_LEVELS = 32
+PLAIN_SHARE = 64  # of a slide: what is no more than that is not worth encoding
+PLAIN_BYTES = 32 << 20
 LOSSY_METHODS = {
     "jpeg": "ISO_10918_1", "jpegls": "ISO_14495_1", "jpeg2000": "ISO_15444_1", "htj2k": "ISO_15444_15",
 }  # fmt: skip
@@ -18,7 +20,9 @@ LOSSY_METHODS = {
 @dataclass(frozen=True, eq=False)
 class PlannedLevel:
     """``level`` is the scanner's level, or the coarsest of its levels from which this one
-    is computed in ``steps`` halvings. ``survey`` is of that level."""
+    is computed in ``steps`` halvings. ``survey`` is of that level. ``plain``: its pixels are
+    so little beside the slide that they stay as they are, where nothing may be lost: to
+    encode them would take longer than to copy all the rest, and nobody need decode them."""
 
     scene: Scene
     index: int
@@ -27,6 +31,7 @@ class PlannedLevel:
     level: Level
     survey: Survey
     steps: int = 0
+    plain: bool = False
 
     @property
     def computed(self) -> bool:
@@ -77,19 +82,31 @@ def plan(slide: Slide, surveys: Mapping[tuple[int, int], Survey]) -> list[Planne
         for level in scene.levels:
             found = surveys[scene.index, level.index]
             planned.append(PlannedLevel(scene, level.index, level.rows, level.columns, level, found))
-        planned += computed_levels(scene, surveys[scene.index, scene.levels[-1].index])
+        planned += computed_levels(scene, surveys[scene.index, scene.levels[-1].index], size_of(slide))
     return planned
 
 
-def computed_levels(scene: Scene, found: Survey) -> list[PlannedLevel]:
+def size_of(slide: Slide) -> int:
+    """Bytes of all its files."""
+    return sum(source.size_bytes for source in slide.sources)
+
+
+def computed_levels(scene: Scene, found: Survey, slide_bytes: int) -> list[PlannedLevel]:
     """Those that a scene's scanner left out, finest first. ``found`` is of its coarsest."""
     planned = []
     coarsest = scene.levels[-1]
     rows, columns = coarsest.rows, coarsest.columns
+    little = min(PLAIN_BYTES, slide_bytes // PLAIN_SHARE)
     for step in range(1, MAX_LEVELS):
         if rows <= coarsest.tile_rows and columns <= coarsest.tile_columns:
             break
         rows, columns = -(-rows // 2), -(-columns // 2)
-        index = coarsest.index + step
-        planned.append(PlannedLevel(scene, index, rows, columns, coarsest, found, step))
+        one = PlannedLevel(scene, coarsest.index + step, rows, columns, coarsest, found, step)
+        plain = not found.why_not_copied and one.number_of_tiles * _tile_bytes(coarsest) <= little
+        planned.append(replace(one, plain=plain))
     return planned
+
+
+def _tile_bytes(level: Level) -> int:
+    samples = level.pixel_type.samples_per_pixel * level.pixel_type.bits_allocated // 8
+    return level.tile_rows * level.tile_columns * samples

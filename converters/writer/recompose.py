@@ -118,7 +118,7 @@ def _made_along(planned: PlannedLevel) -> PlannedLevel | None:
     """The level that is computed from this one of the scanner's, if one is."""
     if planned.computed or planned.level is not planned.scene.levels[-1]:
         return None
-    return next(iter(computed_levels(planned.scene, planned.survey)), None)
+    return next(iter(computed_levels(planned.scene, planned.survey, 0)), None)
 
 
 def _keeps_halves(planned: PlannedLevel, coding: FrameCoding) -> bool:

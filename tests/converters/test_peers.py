@@ -17,6 +17,7 @@ import wsidicom
 from numpy.typing import NDArray
 
 from converters.convert import ConvertOptions, convert
+from converters.writer import plan
 from tests.support.converted import REAL, SYNTHETIC
 from tests.support.make_slide import make_svs
 from tests.support.require import require_data, require_tool
@@ -149,3 +150,31 @@ def test_a_slide_whose_most_tiles_are_absent_is_sparse_and_readable(tmp_path: Pa
             assert not tile[..., 3].any()
         elif compression == 7:
             assert np.array_equal(tile[..., :3], expected[top : top + 256, left : left + 256])
+
+
+def test_computed_levels_that_stay_plain_are_read_by_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_svs(tmp_path / "a.svs", rows=1500, columns=2000, levels=(1, 4))
+    encoded = convert([source], tmp_path / "encoded")[0]
+    monkeypatch.setattr(plan, "PLAIN_SHARE", 1)
+    plain = convert([source], tmp_path / "plain")[0]
+    syntaxes = [
+        {one.transfer_syntax_uid for one in done.instances if one.computed} for done in (encoded, plain)
+    ]
+    assert syntaxes == [{"1.2.840.10008.1.2.4.90"}, {"1.2.840.10008.1.2.1"}]
+    assert plain.encoded_again == ("level 2: not written by the scanner, computed without loss (none)",)
+    with (
+        openslide.OpenSlide(plain.folder / "level-0.dcm") as slide,
+        openslide.OpenSlide(encoded.folder / "level-0.dcm") as other,
+        wsidicom.WsiDicom.open(plain.folder) as opened,
+    ):
+        size = slide.level_dimensions[-1]
+        assert size == (250, 188)
+        pixels = [np.asarray(one.read_region((0, 0), 2, size))[..., :3] for one in (slide, other)]
+        assert difference(*pixels) == 0
+        level = opened.pyramids[0].levels[-1].level
+        assert difference(np.asarray(opened.read_region((0, 0), level, size)), pixels[0]) == 0
+    tool = require_tool("dciodvfy")
+    told = subprocess.run([tool, plain.folder / "level-2.dcm"], capture_output=True, text=True, check=False)
+    assert "Error" not in told.stderr
