@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The MRXS reader: images copied or stitched as OpenSlide does, channels, planes, words, files."""
 
+import io
 import shutil
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -9,17 +10,20 @@ import numpy as np
 import openslide
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from converters.convert import ConvertOptions, convert
 from converters.errors import DamagedSlide, MissingCompanion, UnsupportedCompression, UnsupportedPixels
+from converters.readers import mirax
 from converters.readers.mirax import MiraxReader
 from converters.readers.mirax_ini import parse_slidedat
-from converters.readers.mirax_stitch import shifted
+from converters.readers.mirax_stitch import fill_up, shifted
 from converters.registry import companions, open_slide
 from converters.slide import Illumination, Level, PixelTiles, Role, Slide, TileMap
 from tests.support.level_pixels import level_pixels
+from tests.support.make_slide import picture
 from tests.support.require import require_data
-from tests.support.slides.mrxs import CY5, FILTERS, Mrxs, base_images, write_mrxs
+from tests.support.slides.mrxs import CY5, FILTERS, Mrxs, base_images, encoded, write_mrxs
 
 SAMPLE = "slides/synthetic/3dhistech.mrxs"
 STITCHED = {
@@ -377,6 +381,45 @@ def test_slides_become_dicom_and_pass_the_proof(tmp_path: Path, variant: dict[st
     (tmp_path / "out").mkdir()
     convert([path], tmp_path / "out", ConvertOptions(verify=True))
     assert len(list((tmp_path / "out").rglob("*.dcm"))) >= 4
+
+
+def test_pixels_that_are_full_in_part_take_what_they_have_room_for() -> None:
+    generator = np.random.default_rng(5)
+    cover = generator.choice(np.array([0, 1, 60, 128, 254, 255], np.uint8), (2, 40, 50))
+    colours = generator.integers(0, 256, (2, 40, 50, 3)) * cover[..., np.newaxis] // 255
+    under, source = np.concatenate((colours, cover[..., np.newaxis]), axis=3).astype(np.uint8)
+    expected = np.array(
+        [
+            [added(below.tolist(), above.tolist()) for below, above in zip(*rows, strict=True)]
+            for rows in zip(under, source, strict=True)
+        ]
+    )
+    fill_up(under, source)
+    np.testing.assert_array_equal(under, expected)
+
+
+def added(under: list[int], source: list[int]) -> list[int]:
+    """One pixel of :func:`fill_up`."""
+    room, cover = 255 - under[-1], source[-1]
+    if cover > room:
+        scaled = [value * ((room * 255 + cover // 2) // cover) + 128 for value in source]
+        source = [((value >> 8) + value) >> 8 for value in scaled]
+    return [min(255, one + other) for one, other in zip(under, source, strict=True)]
+
+
+def test_a_photo_without_its_end_is_refused_and_a_grey_one_is_grey() -> None:
+    photo = picture(64, 96)
+    whole, grey = encoded(photo, "JPEG"), encoded(photo[..., 0], "JPEG")
+    np.testing.assert_array_equal(
+        mirax._photo(whole, (64, 96, 3)), np.asarray(Image.open(io.BytesIO(whole)).convert("RGB"))
+    )
+    pixels = mirax._photo(grey, (64, 96, 3))
+    assert (pixels == pixels[..., :1]).all()
+    for cut in (2, len(whole) // 2):
+        with pytest.raises(DamagedSlide, match="an image cannot be decoded"):
+            mirax._photo(whole[:-cut], (64, 96, 3))
+    with pytest.raises(DamagedSlide, match="not as large"):
+        mirax._photo(whole, (64, 64, 3))
 
 
 def edit(path: Path, old: str, new: str) -> None:
