@@ -348,7 +348,8 @@ def measure(url: str, folder: Path, studies: int) -> None:
             worst = max([worst, statistics.median(times)] + ([statistics.median(pages)] if pages else []))
         print(f"  worst median: {worst:.1f} ms, target 10")
         anywhere = [
-            ask(f"/studies?limit={PAGE}&PatientName=*{SUFFIX[n]}^{GIVEN[n % 15]}")[0] for n in range(ASKED)
+            ask(f"/studies?limit={PAGE}&PatientName=*{SUFFIX[n]}^{quote(GIVEN[n % 15])}")[0]
+            for n in range(ASKED)
         ]
         print(f"  /studies   PatientName=*any^Name, which no index serves: {statistics.median(anywhere):.1f}")
         for resource, total in (("/studies", studies), ("/series", studies * 2), ("/instances", instances)):
