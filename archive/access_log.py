@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 
 from archive.access import Principal
@@ -64,24 +65,12 @@ class AccessLog:
         """Append one line of at most 4 KiB. Raises StorageFull, StorageFailed: a read that
         cannot be noted does not happen."""
         now = self._clock()
+        who = principal
         line = (
-            json.dumps(
-                [
-                    round(now, 6),
-                    kind,
-                    principal.actor[:64],
-                    principal.via,
-                    principal.address[:64],
-                    principal.request_id[:64],
-                    study,
-                    sop,
-                    count,
-                    detail[:1024],
-                ],
-                separators=(",", ":"),
-            ).encode()
-            + b"\n"
-        )
+            f"[{now:.6f},{_quoted(kind)},{_quoted(who.actor[:64])},{_quoted(who.via)},"
+            f"{_quoted(who.address[:64])},{_quoted(who.request_id[:64])},"
+            f"{_quoted(study)},{_quoted(sop)},{count:d},{_quoted(detail[:1024])}]\n"
+        ).encode("ascii")
         with storage_errors():
             os.write(self._file(now), line)
 

@@ -44,6 +44,7 @@ from archive.part10.stream import Part10Stream
 from archive.part10.syntaxes import NATIVE
 from archive.preamble import served
 from archive.rows import Row, changed_since, find_row, is_tombstoned, last_change, rows_below, visible
+from archive.stored_frames import StoredFrames
 from archive.values import ByteStream, Instance, PixelDescription
 
 DEFAULT_SYNTAX = "1.2.840.10008.1.2.1"
@@ -96,6 +97,18 @@ class Handles:
                 self._handles[sop] = handle
                 while len(self._handles) > self._capacity:
                     self._handles.popitem(last=False)
+        return handle
+
+    def peek(self, sop: str) -> Handle | None:
+        """The cached handle if it can be had without waiting for a disk or a server."""
+        if not self._core.index.version_is_local:
+            return None
+        self._refresh()
+        with self._lock:
+            handle = self._handles.get(sop)
+            if handle is not None:
+                self._handles.move_to_end(sop)
+                self.hits += 1
         return handle
 
     def _open(self, row: Row) -> Handle:
@@ -157,6 +170,12 @@ class Retriever:
 
     def instance(self, study: str, series: str, sop: str, *, principal: Principal, scope: Scope) -> Instance:
         """See ``Archive.instance``."""
+        return self.stored_frames(study, series, sop, principal=principal, scope=scope).instance
+
+    def stored_frames(
+        self, study: str, series: str, sop: str, *, principal: Principal, scope: Scope
+    ) -> StoredFrames:
+        """See ``Archive.stored_frames``."""
         core = self._core
         core.check(principal, Action.READ)
         handle = self.handles.get(sop)
@@ -167,10 +186,27 @@ class Retriever:
                 and row.series_instance_uid == series
                 and self._sees(handle, scope)
             ):
-                return handle.instance
+                return StoredFrames(core, handle, principal)
         elif is_tombstoned(core, study, series, sop, scope):
             raise Gone(sop)
         raise NoSuchInstance(sop)
+
+    def stored_frames_now(
+        self, study: str, series: str, sop: str, *, principal: Principal, scope: Scope
+    ) -> StoredFrames | None:
+        """See ``Archive.stored_frames_now``."""
+        core = self._core
+        if not core.policy.allows(principal, Action.READ):
+            return None
+        handle = self.handles.peek(sop)
+        if (
+            handle is None
+            or handle.row.study_instance_uid != study
+            or handle.row.series_instance_uid != series
+            or not (scope.is_everything or scope in handle.seen_by)
+        ):
+            return None
+        return StoredFrames(core, handle, principal)
 
     def _sees(self, handle: Handle, scope: Scope) -> bool:
         if scope.is_everything or scope in handle.seen_by:

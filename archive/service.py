@@ -39,6 +39,7 @@ from archive.processes import writer_mark
 from archive.retrieve import Retriever
 from archive.spool import Spool, SpoolFile, Staging
 from archive.storage.base import Storage
+from archive.stored_frames import StoredFrames
 from archive.values import (
     ByteStream,
     Change,
@@ -267,6 +268,20 @@ class Archive:
         between each two pieces the edge puts what makes the path a URL."""
         return bulk_data.metadata_pieces(self._retriever, instance, principal=principal, scope=scope)
 
+    def stored_frames(
+        self, study: str, series: str, sop: str, *, principal: Principal, scope: Scope
+    ) -> StoredFrames:
+        """An instance with what reads its frames as stored: :meth:`instance` and
+        :meth:`frame` with one look for both. Raises as :meth:`instance` does."""
+        return self._retriever.stored_frames(study, series, sop, principal=principal, scope=scope)
+
+    def stored_frames_now(
+        self, study: str, series: str, sop: str, *, principal: Principal, scope: Scope
+    ) -> StoredFrames | None:
+        """The same if neither disk nor database server has to be waited for, and nothing is
+        to be refused; else None: ask :meth:`stored_frames`, where one may wait."""
+        return self._retriever.stored_frames_now(study, series, sop, principal=principal, scope=scope)
+
     def frame(self, instance: Instance, number: int, *, principal: Principal, scope: Scope) -> bytes:
         """One frame (from 1) as stored, without padding. Raises NoSuchFrame."""
         return self._retriever.frame(instance, number, principal=principal, scope=scope)
@@ -475,6 +490,11 @@ class Archive:
         its bytes go after a day unless something else keeps them. Raises NotFound."""
         work.resolve(self._core, entry, reason=reason, principal=principal, scope=scope)
 
+    def resolve_stored(self, digests: Sequence[bytes], *, principal: Principal, scope: Scope) -> int:
+        """Files of these SHA-256 were refused once and are stored now, as part of a slide
+        that is whole at last: their entries of the quarantine are resolved. Returns how many."""
+        return work.resolve_stored(self._core, digests, principal=principal, scope=scope)
+
     def quarantined_bytes(self, entry: int, *, principal: Principal, scope: Scope) -> tuple[str, ByteStream]:
         """Name and bytes of an entry of the quarantine. Raises NotFound."""
         return work.quarantined_bytes(self._core, entry, principal=principal, scope=scope)
@@ -482,11 +502,6 @@ class Archive:
     def watched(self, folder: str, identity: str) -> str | None:
         """What became of a file of a watched folder; None if it is new."""
         return work.watched(self._core, folder, identity)
-
-    def resolve_stored(self, digests: Sequence[bytes], *, principal: Principal, scope: Scope) -> int:
-        """Files of these SHA-256 were refused once and are stored now, as part of a slide
-        that is whole at last: their entries of the quarantine are resolved. Returns how many."""
-        return work.resolve_stored(self._core, digests, principal=principal, scope=scope)
 
     def note_watched(
         self, folder: str, identity: str, *, outcome: str, reason: str = "", digest: bytes | None = None

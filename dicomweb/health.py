@@ -37,6 +37,7 @@ class Metrics:
         self._directory = directory
         self._statistics = statistics
         self._observed = 0
+        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "coverslip_http_requests_total", "Requests answered.", ("route", "status"), registry=self.registry
@@ -58,8 +59,13 @@ class Metrics:
         )
 
     def observe(self, route: str, status: int, seconds: float) -> None:
-        self.requests.labels(route, str(status)).inc()
-        self.seconds.labels(route).observe(seconds)
+        children = self._children.get((route, status))
+        if children is None:  # labels() costs more than counting
+            children = self.requests.labels(route, str(status)), self.seconds.labels(route)
+            self._children[route, status] = children
+        requests, times = children
+        requests.inc()
+        times.observe(seconds)
         self._observed += 1
         if self._observed % _SAMPLE_EVERY == 0:
             self._sample()

@@ -6,12 +6,14 @@ one that does not read its answer; and a connection is closed in the loop that a
 which waits up to two seconds for the client. Here request heads are collected by the
 loop, without a thread and within a deadline; transfers have a deadline for each step;
 waiting for a peer gives the thread's place to others (``StallingPool``); closing is done
-in threads; one address cannot take all connections.
+in threads; one address cannot take all connections. Frames that the page cache holds are
+answered in the loop (``gateway.quick_request``).
 """
 
 import contextlib
 import errno
 import ipaddress
+import os
 import select
 import selectors
 import socket
@@ -23,6 +25,8 @@ from typing import ClassVar
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from gateway import quick_request
+from gateway.quick_request import AnswerNow
 from gateway.settings import HttpSettings
 from gateway.settings_check import plain_address
 from gateway.stalling_pool import StallingPool
@@ -87,6 +91,7 @@ class Connection(TConn):  # type: ignore[misc]
     def __init__(self, cfg: object, sock: ClientSocket, client: object, server: object) -> None:
         super().__init__(cfg, sock, client, server)
         self.head = bytearray()
+        self.answered = False  # by the loop, at least once
         self.data_ready = True  # gunicorn need not wait for the head: it is complete
 
 
@@ -99,7 +104,13 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **keywords)
         self._waiting: dict[Connection, float] = {}  # for a head, until (monotonic seconds)
         self._per_address: Counter[str] = Counter()
+        self._answer_now: AnswerNow | None = None
         self._trusted = [ipaddress.ip_network(text, strict=False) for text in self.settings.trusted_proxies]
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        if not os.environ.get("SCRIPT_NAME"):
+            self._answer_now = getattr(getattr(self.wsgi, "wsgi_app", None), "answer_now", None)
 
     def get_thread_pool(self) -> StallingPool:
         return StallingPool(self.settings.threads, self.settings.slow_connections)
@@ -148,11 +159,16 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         if HEAD_END in conn.head:
             self.enqueue_req(conn)
             return
-        idle = bool(conn.parser) and not conn.head
-        timeout_s = self.settings.keepalive_s if idle else self.settings.header_timeout_s
-        self._waiting[conn] = time.monotonic() + timeout_s
+        self._keep_until(conn)
         conn.sock.setblocking(False)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_head_bytes, conn))
+
+    def _keep_until(self, conn: Connection) -> None:
+        """How long its next head is waited for, from now."""
+        idle = (conn.answered or bool(conn.parser)) and not conn.head
+        timeout_s = self.settings.keepalive_s if idle else self.settings.header_timeout_s
+        self._waiting.pop(conn, None)
+        self._waiting[conn] = time.monotonic() + timeout_s
 
     def _on_head_bytes(self, conn: Connection, sock: ClientSocket) -> None:
         try:
@@ -167,7 +183,9 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         first = not conn.head
         searched = max(0, len(conn.head) - len(HEAD_END))
         conn.head += data
-        if conn.head.find(HEAD_END, searched) >= 0:
+        if (end := conn.head.find(HEAD_END, searched)) >= 0:
+            if self.alive and end + len(HEAD_END) == len(conn.head) and self._answered_at_once(conn):
+                return
             self._no_longer_waiting(conn)
             self.enqueue_req(conn)
         elif len(conn.head) > HEAD_BYTES:
@@ -176,6 +194,43 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             self._drop(conn)
         elif first:
             self._waiting[conn] = time.monotonic() + self.settings.header_timeout_s
+
+    def _answered_at_once(self, conn: Connection) -> bool:
+        """Answer the one request in ``conn.head`` here, in the loop: no thread has to be woken,
+        nor the interpreter shared. False when that cannot be done without waiting."""
+        if self._answer_now is None:
+            return False
+        environ = quick_request.environ_of(bytes(conn.head), conn.client, conn.server)
+        answer = None if environ is None else self._answer_now(environ)
+        if answer is None:
+            return False
+        conn.head.clear()
+        conn.answered = True
+        data = memoryview(quick_request.encoded(answer))
+        try:
+            sent = socket.socket.send(conn.sock, data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._drop(conn)
+            return True
+        if sent == len(data):
+            self._keep_until(conn)
+        else:
+            self._no_longer_waiting(conn)
+            self.tpool.submit(partial(self._send_rest, conn, data[sent:]))
+        return True
+
+    def _send_rest(self, conn: Connection, data: memoryview) -> None:
+        """In a thread: what a slower client has not taken at once."""
+        keep = False
+        try:
+            conn.sock.setblocking(True)
+            conn.sock.sendall(data)
+            keep = True
+        except OSError:  # gone, or too slow
+            conn.close()
+        self.method_queue.defer(self.finish_request, conn, keep)
 
     def _no_longer_waiting(self, conn: Connection) -> None:
         self._waiting.pop(conn, None)
@@ -244,6 +299,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         if self.tpool.is_busy:
             return False
         if HEAD_END not in conn.head:
+            if self._answer_now is not None:
+                return False  # the loop may be able to answer it, without a thread
             poll = select.poll()
             poll.register(conn.sock, select.POLLIN)
             if not poll.poll(LINGER_MS):

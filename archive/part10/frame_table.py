@@ -58,6 +58,8 @@ _DIRECT_TYPE = np.dtype(
 _SEGMENT_TYPE = np.dtype([("offset", "<u8"), ("length", "<u8"), ("blob", "u1"), ("literal", "u1")])
 _MAX_HEAP = 1 << 32
 
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+
 
 class Kind(IntEnum):
     """How a table addresses its frames."""
@@ -108,6 +110,21 @@ class _File:
                 raise Truncated("frame table ends early")
             data += more
         return data
+
+    def read_now(self, offset: int, length: int) -> bytearray | None:
+        return read_now(self._fd, self._offset + offset, length)
+
+
+def read_now(fd: int, offset: int, length: int) -> bytearray | None:
+    """``length`` bytes of a file if the page cache holds them all (``preadv2`` with
+    RWF_NOWAIT, Linux); None when one would have to wait, or cannot know."""
+    if not _NOWAIT:
+        return None
+    data = bytearray(length)
+    try:
+        return data if os.preadv(fd, (data,), offset, _NOWAIT) == length else None
+    except OSError:
+        return None
 
 
 def _table(kind: Kind, count: int, rows: int, arrays: bytes, heap: bytes) -> bytes:
@@ -365,6 +382,16 @@ class FrameTable:
             raise Malformed("frame table: an index is out of order")
         rows = self._source.read(self._segments_offset + first * 18, (last - first) * 18)
         return tuple(map(self._gathered, _SEGMENT.iter_unpack(rows)))
+
+    def segments_now(self, index: int) -> tuple[Segment, ...] | None:
+        """:meth:`segments` of a ``direct`` table in a file, if the page cache holds the entry;
+        else None. ``IndexError`` beyond the last."""
+        self._check(index)
+        source = self._source
+        if self.kind is not Kind.DIRECT or not isinstance(source, _File):
+            return None
+        entry = source.read_now(_HEADER_SIZE + index * 17, 17)
+        return None if entry is None else self._direct(_DIRECT.unpack(entry))
 
     def bits(self, index: int) -> tuple[Range, int, int]:
         """Frame ``index`` of a ``bits`` table: the bytes that hold it, its first bit in

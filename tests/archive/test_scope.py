@@ -66,6 +66,8 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "bulk_paths": lambda: archive.bulk_paths(instance, **STRANGER),
         "pixel_data": lambda: archive.pixel_data(instance, **STRANGER),
         "can_be_native": lambda: archive.can_be_native(instance, scope=NOTHING),
+        "stored_frames": lambda: archive.stored_frames(study, series, sop, **STRANGER),
+        "stored_frames_now": lambda: archive.stored_frames_now(study, series, sop, **STRANGER) or [],
         "frame": lambda: archive.frame(instance, 1, **STRANGER),
         "frames": lambda: list(archive.frames(instance, [1], **STRANGER)),
         "can_transcode": lambda: archive.can_transcode(instance, "1.2.840.10008.1.2.1", scope=NOTHING),

@@ -139,6 +139,7 @@ def test_a_fault_of_ours_says_nothing_of_what_it_met(app, archive, monkeypatch):
 
     monkeypatch.setattr(archive, "slides", fail)
     monkeypatch.setattr(archive, "instance", fail)
+    monkeypatch.setattr(archive, "stored_frames", fail)
     for url in ("/api/slides", f"{LEVEL}/frames/1", f"{LEVEL}/metadata"):
         response = app.test_client().get(url, headers=ANY)
         assert response.status_code == 500

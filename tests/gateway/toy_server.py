@@ -10,6 +10,7 @@ from gateway import logs, web
 from gateway.settings import load, shipped_config
 
 BIG_BYTES = 64 << 20
+QUICK_BIG_BYTES = 32 << 20
 Start = Callable[[str, list[tuple[str, str]]], Any]
 
 
@@ -29,12 +30,30 @@ def application(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
     return [body]
 
 
+class Toy:
+    """The application, and what it answers at once: ``/quick``, and ``/quick/big``, larger
+    than a socket takes."""
+
+    def __call__(self, environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        return application(environ, start)
+
+    @property
+    def wsgi_app(self) -> "Toy":  # where Flask has its middleware
+        return self
+
+    def answer_now(self, environ: dict[str, Any]) -> tuple[str, list[tuple[str, str]], bytes] | None:
+        if not environ["PATH_INFO"].startswith("/quick"):
+            return None
+        body = bytes(QUICK_BIG_BYTES) if environ["PATH_INFO"].endswith("big") else b"quick"
+        return "200 OK", [("Content-Length", str(len(body)))], body
+
+
 def main() -> None:
     data, descriptor, *flags = sys.argv[1:]
     settings = load(shipped_config(), {"data_dir": data, **dict(flag.split("=", 1) for flag in flags)}, {})
     logs.setup("web")
     listener = socket.socket(fileno=int(descriptor))
-    web.serve(settings, listener, lambda: application, lambda: print("ready", flush=True))
+    web.serve(settings, listener, Toy, lambda: print("ready", flush=True))
 
 
 if __name__ == "__main__":
