@@ -408,7 +408,7 @@ def add_revision(
     del series["series_instance_uid"]
     now = microseconds(time)
     models.Study.update(updated=now, **study).where(models.Study.id == row.study_id).execute()
-    core.index.insert_name_sounds(row.study_id, attributes.study_names(study))
+    core.index.insert_name_sounds(row.study_id, attributes.study_names(study), replace=True)
     models.Series.update(updated=now, **series).where(models.Series.id == row.series_id).execute()
 
 

@@ -36,7 +36,9 @@ _BULK = (
 )
 _INSTANCES = (f'{_MULTIPART}; type="application/dicom"', *_BULK[:1])
 _STORE = tuple(f'{_MULTIPART}; type="{name}"' for name in ("application/dicom", media.JSON, media.XML))
-_PAGING = ("limit", "offset", "includefield", "fuzzymatching")
+_PAGING = (
+    "limit", "offset", "includefield", "fuzzymatching", "emptyvaluematching", "multiplevaluematching",
+)  # fmt: skip
 _PICTURE = ("viewport", "window", "quality", "iccprofile")
 
 

@@ -153,9 +153,11 @@ class Index:
         """Insert what :func:`archive.index.attributes.extract` gave; within a verb."""
         self._inserter.attributes(instance_id, rows)
 
-    def insert_name_sounds(self, study_id: int, names: Mapping[str, str]) -> None:
-        """Replace the sounds of a study's names (``attributes.study_names``); within a verb."""
-        self._inserter.name_sounds(study_id, names)
+    def insert_name_sounds(self, study_id: int, names: Mapping[str, str], *, replace: bool = False) -> None:
+        """The sounds of a study's names (``attributes.study_names``); within a verb.
+        ``replace`` those it has. (Without need a look for them would make strangers' new
+        studies conflict.)"""
+        self._inserter.name_sounds(study_id, names, replace=replace)
 
     def exclusively(self, verb: Callable[[], T]) -> T:
         """Run ``verb`` once while nobody adds a reference to a blob (:meth:`referring`):

@@ -42,10 +42,11 @@ class Inserter:
             [(instance_id, place, series, *row) for row in rows],
         )
 
-    def name_sounds(self, study_id: int, names: Mapping[str, str]) -> None:
-        """Replace how a study's names sound; ``names``: by the path of the attribute."""
+    def name_sounds(self, study_id: int, names: Mapping[str, str], *, replace: bool) -> None:
+        """How a study's names sound; ``names``: by the path of the attribute."""
         mark = self._database.param
-        self._database.execute_sql(f"DELETE FROM name_sound WHERE study_id = {mark}", (study_id,))
+        if replace:
+            self._database.execute_sql(f"DELETE FROM name_sound WHERE study_id = {mark}", (study_id,))
         self._database.connection().cursor().executemany(
             f"INSERT INTO name_sound (study_id, path, sound) VALUES ({mark}, {mark}, {mark})",
             [(study_id, path, key) for path, name in names.items() for key in name_sounds(name)],

@@ -140,3 +140,16 @@ def test_private_keys_are_named_with_their_vr() -> None:
 def test_what_cannot_be_a_key_is_refused(name: str) -> None:
     with pytest.raises(BadQuery):
         parse_keys([name])
+
+
+def test_a_corrected_name_is_found_by_its_new_sound_only(stored: Archive) -> None:
+    def heard(name: str) -> int:
+        match = parse_match("00100010", "PN", name, fuzzy=True)
+        return len(stored.find(Query(Level.STUDY, (match,)), **ASK).rows)
+
+    (study, *_) = stored.find(Query(Level.STUDY), **ASK).rows
+    uid = study["0020000D"]["Value"][0]
+    stored.correct(uid, {"PatientName": "Kowalczyk^Zofia"}, reason="typed wrong", **ASK)
+    assert heard("Covaltschik") == 1
+    stored.correct(uid, {"PatientName": "Brandt^Ute"}, reason="typed wrong again", **ASK)
+    assert (heard("Covaltschik"), heard("Brant")) == (0, 1)
