@@ -127,13 +127,15 @@ class Archive:
         progress: Callable[[int], None] | None = None,
         meanwhile: Callable[[Path], None] | None = None,
         target: Path | None = None,
+        seen: Callable[[int, memoryview], int] | None = None,
     ) -> SpoolFile:
         """Copy a file into the spool, hashed beside the copy; ``progress`` gets the bytes
         copied so far, ``meanwhile`` the copy's path while it is still being hashed and
-        flushed; ``target`` is where in the spool, if it matters. Raises SourceChanged,
-        Unreadable, StorageFull."""
+        flushed; ``target`` is where in the spool, if it matters; ``seen`` is shown all
+        bytes of the copy (see ``archive.spool.Seen``). Raises SourceChanged, Unreadable,
+        StorageFull."""
         self._writes(0)
-        return self._core.spool.copy(source, progress, meanwhile, target)
+        return self._core.spool.copy(source, progress, meanwhile, target, seen)
 
     def spool_path(self) -> Path:
         """A fresh path in the spool, for those that must write a file themselves."""

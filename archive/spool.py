@@ -31,6 +31,11 @@ _STEP_BYTES = 8 << 20
 _WINDOW_BYTES = 32 << 20  # a multiple of any page size
 
 
+Seen = Callable[[int, memoryview], int]
+"""Who is shown a copy's bytes from a position on, all that follow those shown before; gives the
+position from where on they are to be shown again, at most their end. They are gone afterwards."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpoolFile:
     """A complete, fsynced file of the spool (a ``values.StagedFile``)."""
@@ -203,13 +208,15 @@ class Spool:
         progress: Callable[[int], None] | None = None,
         meanwhile: Callable[[Path], None] | None = None,
         target: Path | None = None,
+        seen: Seen | None = None,
     ) -> SpoolFile:
         """Copy a file into the spool, hashed beside the copy; to ``target``, a path there
         that is free, where its name matters to who reads it.
 
         ``progress`` is called with the bytes copied so far; ``meanwhile`` with the copy's
         path once all its bytes are there, beside the rest of hashing and the fsync. What it
-        raises is raised here, and the copy is removed. Raises SourceChanged when
+        raises is raised here, and the copy is removed. ``seen`` is shown the copy's bytes
+        as they are hashed, in the thread that does it. Raises SourceChanged when
         size or modification time moved meanwhile, Unreadable when it cannot be read.
         """
         try:
@@ -220,7 +227,7 @@ class Spool:
             before = os.fstat(file.fileno())
             path = target or self.new_path()
             try:
-                digest, size = _copy(file.fileno(), before.st_size, path, progress, meanwhile)
+                digest, size = _copy(file.fileno(), before.st_size, path, progress, meanwhile, seen)
                 after = os.stat(source)
                 if _identity(before) != _identity(after) or size != before.st_size:
                     raise SourceChanged("the file changed while it was copied")
@@ -238,9 +245,9 @@ class _Follower:
     """SHA-256 of a file that is being written, by a thread that reads behind the writer:
     the digest is that of the copy, not of what it was copied from."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._written = 0
+    def __init__(self, fd: int, seen: Seen | None = None) -> None:
+        self._fd, self._seen = fd, seen
+        self._written = self._wanted = 0
         self._over = False
         self._moved = threading.Condition()
         self._digest = hashlib.sha256()
@@ -267,7 +274,7 @@ class _Follower:
                     step = min(_WINDOW_BYTES, ready - position)
                     self._hash(position, step)
                     position += step
-        except (OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the digest is not that of the copy
             self._failure = OSError(errno.EIO, str(error))
 
     def _hash(self, position: int, length: int) -> None:
@@ -275,6 +282,15 @@ class _Follower:
         # a busy thread would otherwise keep from us after every short one.
         with mmap.mmap(self._fd, length, access=mmap.ACCESS_READ, offset=position) as window:
             self._digest.update(window)
+        if self._seen is not None:
+            start = self._wanted - self._wanted % mmap.ALLOCATIONGRANULARITY
+            end = position + length
+            with (
+                mmap.mmap(self._fd, end - start, access=mmap.ACCESS_READ, offset=start) as window,
+                memoryview(window) as whole,
+                whole[self._wanted - start :] as shown,
+            ):
+                self._wanted = self._seen(self._wanted, shown)
 
     def stop(self) -> None:
         """End the thread: all that was announced is hashed, more will not come."""
@@ -297,6 +313,7 @@ def _copy(
     path: Path,
     progress: Callable[[int], None] | None,
     meanwhile: Callable[[Path], None] | None,
+    seen: Seen | None,
 ) -> tuple[bytes, int]:
     """Copy within the kernel where it can; returns SHA-256 and size of the copy, fsynced."""
     with storage_errors():
@@ -305,7 +322,7 @@ def _copy(
         stack.callback(os.close, target)
         with storage_errors():
             _reserve(target, size_hint)
-        follower = _Follower(target)
+        follower = _Follower(target, seen)
         stack.callback(follower.stop)
         copied = flushed = 0
         # One byte more than was there is enough to see that the file grows.

@@ -4,6 +4,7 @@ whoever copies, hashes or converts them reads them anyway.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,7 @@ class Following:
     """Surveys of those of a slide's levels whose tiles are ranges, as :func:`survey` gives."""
 
     def __init__(self, slide: Slide) -> None:
+        self._slide = slide
         self._levels: dict[tuple[int, int], RangeSurvey] = {}
         self._tiles: dict[int, list[_Tiles]] = {number: [] for number in range(len(slide.sources))}
         self._damaged: set[RangeSurvey] = set()
@@ -65,13 +67,45 @@ class Following:
                 needed = min(needed, tiles.needs)
         return needed
 
+    def surveys_of(self, copy: Slide) -> Mapping[tuple[int, int], Survey]:
+        """:meth:`surveys`, of those levels that lie in the same way in a copy of the slide's
+        files, whose bytes were seen."""
+        found = self.surveys()
+        same = {
+            (scene.index, level.index)
+            for scene, other in zip(self._slide.scenes, copy.scenes, strict=False)
+            for level, as_copied in zip(scene.levels, other.levels, strict=False)
+            if _alike(level, as_copied)
+        }
+        return {place: survey for place, survey in found.items() if place in same}
+
     def surveys(self) -> Mapping[tuple[int, int], Survey]:
-        """By scene and level, of levels whose files were seen whole. Raises DamagedSlide
-        where tiles make no level."""
-        missing = self._damaged | {
+        """By scene and level, of levels whose files were seen whole and whose tiles make one:
+        what is wrong with another is said by :func:`survey`."""
+        unseen = self._damaged | {
             tiles.found for file in self._tiles.values() for tiles in file if tiles.needs is not None
         }
-        return {place: found.result() for place, found in self._levels.items() if found not in missing}
+        surveys = {}
+        for place, found in self._levels.items():
+            with suppress(DamagedSlide):
+                if found not in unseen:
+                    surveys[place] = found.result()
+        return surveys
+
+
+def _alike(level: Level, other: Level) -> bool:
+    """Whether all that a survey knows of two levels is the same."""
+    tiles, others = level.tiles, other.tiles
+    if not isinstance(tiles, TileMap) or not isinstance(others, TileMap):
+        return False
+    form = (level.index, level.tile_rows, level.tile_columns, level.pixel_type, level.container_rgb)
+    return (
+        form == (other.index, other.tile_rows, other.tile_columns, other.pixel_type, other.container_rgb)
+        and tiles.jpeg_tables == others.jpeg_tables
+        and np.array_equal(tiles.offsets, others.offsets)
+        and np.array_equal(tiles.lengths, others.lengths)
+        and np.array_equal(tiles.files, others.files)
+    )
 
 
 def followed(level: Level) -> TileMap | None:

@@ -16,11 +16,10 @@ from pathlib import Path
 import pydicom
 
 from archive.values import NewBlob, NewInstance, NewOriginal, NewSlide, StagedFile
-from converters.inspection import what_is_made_again
 from converters.slide import Progress, SourceFile
 from converters.verify import verify_instances
 from converters.workshop import Opened, Workshop
-from converters.writer.born import DicomInstance, Look, born_instances, look_at
+from converters.writer.born import DicomInstance, Look, born_instances
 from converters.writer.coding import DEFAULT_CODING, CodingChoice
 from converters.writer.metadata import Metadata
 from converters.writer.recompose import Recomposed
@@ -40,16 +39,9 @@ class Converter:
     coding: CodingChoice = DEFAULT_CODING
     verify_whole: bool = False
 
-    def look(self, path: Path, modified: float) -> tuple[Opened, Look, list[str]]:
-        """The slide, opened (the caller closes it), what must be read of it first, and a
-        line for each reason why something of it will be encoded again."""
-        opened = self.workshop.open(path, modified=modified)
-        try:
-            look = look_at(opened.slide, opened.bench)
-            return opened, look, what_is_made_again(opened.slide, look.surveys, self.coding)
-        except BaseException:
-            opened.close()
-            raise
+    def open(self, path: Path, modified: float) -> Opened:
+        """The slide; the caller closes it. Raises the refusals of readers."""
+        return self.workshop.open(path, modified=modified)
 
     def close(self) -> None:
         self.workshop.close()

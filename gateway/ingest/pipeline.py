@@ -12,8 +12,12 @@ import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from archive.access import Principal, Scope
 from archive.errors import SourceChanged
@@ -21,10 +25,12 @@ from archive.part10.errors import NotPart10, Part10Error
 from archive.part10.meta import read_meta
 from archive.values import Sender, StagedFile, Stored
 from converters.errors import ConversionError, DamagedSlide, MissingCompanion
+from converters.inspection import what_is_made_again
 from converters.registry import companions
 from converters.workshop import Opened
-from converters.writer.born import Look
+from converters.writer.born import Look, look_at
 from converters.writer.early import NONE_EARLY, EarlyLevels, early_levels
+from converters.writer.following import Following
 from converters.writer.metadata import Metadata
 from gateway.ingest.convert import Converter, made_folder, manifest_digest, new_slide, scratch_folder
 
@@ -149,38 +155,67 @@ def _copied(
     stack: contextlib.ExitStack,
 ) -> tuple[dict[Path, tuple[str, StagedFile]], Opened, Look, list[str], EarlyLevels]:
     """Copies of a slide's files in ``folder``, laid out as scanned, the main file copied
-    last (and first in the answer): the look at it runs beside its hashing and flushing,
-    and what can be made of a single file early beside its copying."""
+    last (and first in the answer). Tiles are looked at while the copy's bytes are hashed,
+    the other images while it is flushed; what can be made of a single file early is made
+    beside its copying."""
     status = path.stat()
     names = [*companion_names(path), path.name]
     states = _states(path.parent, names)
     sizes = {name: size for name, (_, size, _) in states.items()}
     whole, before = max(sum(sizes.values()), 1), 0
     copies: dict[Path, tuple[str, StagedFile]] = {}
-    looked: list[tuple[Opened, Look, list[str]]] = []
+    begun: list[tuple[Opened, Sequence[NDArray[np.uint8]] | None]] = []
 
-    def look(copy: Path) -> None:
-        looked.append(converter.look(copy, status.st_mtime))
-        stack.callback(looked[0][0].close)
+    def begin(copy: Path) -> None:
+        opened = converter.open(copy, status.st_mtime)
+        stack.callback(opened.close)
+        begun.append((opened, _pixels(opened)))
 
-    with ThreadPoolExecutor(1, "early") as beside:
-        making = beside.submit(_early, path, status.st_mtime, folder, converter) if len(names) == 1 else None
+    with contextlib.ExitStack() as opened_there, ThreadPoolExecutor(1, "early") as beside:
+        source = _source(path, status.st_mtime, converter, opened_there)
+        following = Following(source.slide) if source else None
+        numbers = {file.relative_name: at for at, file in enumerate(source.slide.sources)} if source else {}
+        making = None
+        if source and len(names) == 1:
+            making = beside.submit(_early, source, folder, converter)
         for name in names:
             target = folder / "slide" / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            main = name == path.name
 
             def copied(done: int, before: int = before) -> None:
                 report(min((before + done) / whole, 1.0) * _COPIED)
 
-            staged = archive.stage_copy(path.parent / name, copied, look if main else None, target)
+            staged = archive.stage_copy(
+                path.parent / name, copied, begin if name == path.name else None, target,
+                partial(following.see, numbers[name]) if following and name in numbers else None,
+            )  # fmt: skip
             copies[target] = (name, staged)
             before += sizes[name]
         early = making.result() if making else NONE_EARLY
     if _states(path.parent, names) != states:
         raise SourceChanged("a file of the slide changed while others were copied")
-    ((opened, found, again),) = looked
-    return dict(reversed(copies.items())), opened, found, again, early
+    ((opened, pixels),) = begun
+    surveys = following.surveys_of(opened.slide) if following else None
+    look = look_at(opened.slide, opened.bench, surveys, pixels)
+    again = what_is_made_again(opened.slide, look.surveys, converter.coding)
+    return dict(reversed(copies.items())), opened, look, again, early
+
+
+def _source(path: Path, modified: float, converter: Converter, stack: contextlib.ExitStack) -> Opened | None:
+    """The slide where it lies, to know what passes by. Whatever is wrong with it is not said
+    here, but by the look at its copy."""
+    try:
+        return stack.enter_context(converter.open(path, modified))
+    except (ConversionError, OSError):
+        return None
+
+
+def _pixels(opened: Opened) -> Sequence[NDArray[np.uint8]] | None:
+    """Of the other images, None where one is damaged: the tiles' damage is told first."""
+    try:
+        return [opened.bench.image(number) for number in range(len(opened.slide.associated))]
+    except ConversionError:
+        return None
 
 
 def _states(folder: Path, names: Sequence[str]) -> dict[str, tuple[int, int, int]]:
@@ -189,12 +224,10 @@ def _states(folder: Path, names: Sequence[str]) -> dict[str, tuple[int, int, int
     return {name: (state.st_ino, state.st_size, state.st_mtime_ns) for name, state in states.items()}
 
 
-def _early(path: Path, modified: float, folder: Path, converter: Converter) -> EarlyLevels:
-    """What can be made of the file where it lies. Whatever is wrong with it is not said
-    here, but by the look at its copy."""
+def _early(source: Opened, folder: Path, converter: Converter) -> EarlyLevels:
+    """What can be made of the file where it lies."""
     try:
-        with converter.workshop.open(path, modified=modified) as opened:
-            return early_levels(opened.slide, opened.bench, converter.coding, folder)
+        return early_levels(source.slide, source.bench, converter.coding, folder)
     except (ConversionError, OSError):
         return NONE_EARLY
 

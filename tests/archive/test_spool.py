@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from archive import spool as spool_module
-from archive.errors import SourceChanged, Unreadable
+from archive.errors import SourceChanged, StorageFailed, Unreadable
 from archive.spool import Spool
 
 MIB = 1 << 20
@@ -33,6 +33,38 @@ def test_a_copy_has_the_bytes_and_the_digest_of_its_source(
     assert staged.sha256 == hashlib.sha256(source.read_bytes()).digest()
     assert staged.size_bytes == size
     assert seen[-1:] == ([size] if size else [])
+
+
+@pytest.mark.parametrize("size", [1, 70 * MIB - 5])
+def test_who_looks_on_sees_all_bytes_of_the_copy_and_again_what_is_asked_for(
+    tmp_path: Path, size: int
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(size))
+    shown = bytearray()
+    starts: list[int] = []
+
+    def look(position: int, data: memoryview) -> int:
+        starts.append(position)
+        shown[position:] = data
+        return max(0, position + len(data) - 4000)  # in the midst of a page
+
+    staged = Spool(tmp_path / "spool").copy(source, seen=look)
+    assert shown == source.read_bytes()
+    assert staged.sha256 == hashlib.sha256(shown).digest()
+    assert starts == sorted(starts)
+    assert (len(starts) > 1) is (size > 32 * MIB)
+
+
+def test_an_onlooker_that_fails_leaves_no_digest_of_half_a_copy(tmp_path: Path) -> None:
+    def fail(position: int, data: memoryview) -> int:
+        raise ZeroDivisionError
+
+    source = tmp_path / "source"
+    source.write_bytes(bytes(3 * MIB))
+    with pytest.raises(StorageFailed):
+        Spool(tmp_path / "spool").copy(source, seen=fail)
+    assert list((tmp_path / "spool").iterdir()) == []
 
 
 def test_a_source_that_changes_while_it_is_copied_is_refused(tmp_path: Path) -> None:

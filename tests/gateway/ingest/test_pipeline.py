@@ -4,17 +4,22 @@
 import fcntl
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from archive.errors import ArchiveError, SourceChanged, Unreadable
-from archive.index.query import Level, Query
+from archive.index import query
 from archive.service import Archive
 from archive.values import Outcome
 from converters.errors import DamagedSlide, UnreadableSlide
+from converters.slide import Level
+from converters.workshop import Opened
+from converters.writer import born
+from converters.writer.survey import Survey, survey
 from gateway.ingest import pipeline
-from gateway.ingest.convert import made_folder, scratch_folder, sweep_scratch
+from gateway.ingest.convert import Converter, made_folder, scratch_folder, sweep_scratch
 from gateway.ingest.pipeline import ingest_path, is_dicom
 from tests.support.archives import ASK, SENDER
 from tests.support.instances import make_instance
@@ -48,6 +53,46 @@ def test_a_slides_tiles_are_those_of_the_file_and_stored_once(archive: Archive, 
     blobs = [one.read_bytes() for one in (tmp_path / "data/store/blob").rglob("*") if one.is_file()]
     assert [blob for blob in blobs if tile in blob] == [path.read_bytes()]
     assert spool(tmp_path) == []
+
+
+def test_tiles_are_looked_at_as_they_are_copied_and_not_again(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_svs(tmp_path / "slide.svs")
+    again: list[int] = []
+
+    def looked_at(level: Level, sources: object) -> Survey:
+        again.append(level.index)
+        return survey(level, sources)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(born, "survey", looked_at)
+    ingest(archive, path)
+    assert again == []
+    changed = tmp_path / "changed.svs"
+    changed.write_bytes(path.read_bytes() + b"x")
+    monkeypatch.setattr(pipeline, "_source", lambda *_: None)  # as where it cannot be opened there
+    ingest(archive, changed)
+    assert again == [0, 1]
+
+
+def test_a_slide_that_is_replaced_before_it_is_copied_is_looked_at_again(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = make_svs(tmp_path / "slide.svs"), make_svs(tmp_path / "other.svs", seed=8, rows=900)
+    again: list[int] = []
+
+    def looked_at(level: Level, sources: object) -> Survey:
+        again.append(level.index)
+        return survey(level, sources)  # type: ignore[arg-type]
+
+    def elsewhere(_: Path, modified: float, converter: Converter, stack: ExitStack) -> Opened:
+        return stack.enter_context(converter.open(other, modified))
+
+    monkeypatch.setattr(born, "survey", looked_at)
+    monkeypatch.setattr(pipeline, "_source", elsewhere)
+    stored = ingest(archive, path)
+    assert again == [0, 1]
+    assert len(stored) == 5
 
 
 def entropy_coded(jpeg: bytes) -> bytes:
@@ -106,7 +151,7 @@ def test_what_nobody_reads_is_refused_and_leaves_nothing(
     with pytest.raises((UnreadableSlide, DamagedSlide)):
         ingest(archive, path)
     assert spool(tmp_path) == []
-    assert archive.find(Query(Level.INSTANCE), **ASK).rows == []
+    assert archive.find(query.Query(query.Level.INSTANCE), **ASK).rows == []
 
 
 def test_a_cut_off_dicom_file_is_refused_as_such(archive: Archive, tmp_path: Path) -> None:
