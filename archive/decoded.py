@@ -22,6 +22,9 @@ from archive.values import ByteStream
 MAX_NATIVE_BYTES = 2**32 - 3
 """More has no encoding as one value (PS3.18 8.7.8.1)."""
 
+FRAMES_AT_ONCE = 2
+"""Of one request: the codec's processes are few, and others wait for them too."""
+
 _DECODED = 255  # blob index that stands for the decoded frames, one after the other
 
 
@@ -65,7 +68,7 @@ def decoded_frames(
     frame: Callable[[int], bytes], indices: Sequence[int], frame_bytes: int
 ) -> Iterator[bytes]:
     """Frames decoded by ``frame``, a few at once, each of ``frame_bytes`` (CannotTranscode)."""
-    for index, decoded in zip(indices, ahead(frame, indices), strict=True):
+    for index, decoded in zip(indices, ahead(frame, indices, FRAMES_AT_ONCE), strict=True):
         if len(decoded) != frame_bytes:
             raise CannotTranscode(f"frame {index + 1} does not decode to its size")
         yield decoded

@@ -70,15 +70,15 @@ class _Part(NamedTuple):
     frame: _Entry | None
 
 
-def ahead(work: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Made]:
+def ahead(work: Callable[[Given], Made], items: Iterable[Given], at_once: int = _AHEAD) -> Iterator[Made]:
     """``map`` with a few items worked on at once, results in order, and no more than twice
     as many of them waiting to be taken."""
     waiting: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="recompress") as pool:
+    with ThreadPoolExecutor(at_once, thread_name_prefix="ahead") as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) > 2 * _AHEAD:
+                if len(waiting) > 2 * at_once:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -23,7 +23,7 @@ from pydicom.filewriter import write_data_element
 from archive.access import EVERYTHING, Action, Principal, Scope
 from archive.blobs import JPEGXL, JPEGXL_RECOMPRESSION, Blob, describe_pixels, open_blobs, open_packed
 from archive.core import Core
-from archive.decoded import MAX_NATIVE_BYTES, decoded_stream
+from archive.decoded import FRAMES_AT_ONCE, MAX_NATIVE_BYTES, decoded_stream
 from archive.errors import (
     CannotDecode,
     CannotTranscode,
@@ -379,7 +379,7 @@ class Retriever:
         made = self.transcoder(handle, transfer_syntax_uid)
         if len(numbers) == 1:
             return (made(number - 1) for number in numbers)
-        return ahead(made, [number - 1 for number in numbers])
+        return ahead(made, [number - 1 for number in numbers], FRAMES_AT_ONCE)
 
     def transcoder(self, handle: Handle, transfer_syntax_uid: str) -> Callable[[int], bytes]:
         """What gives one frame, counted from 0, in another transfer syntax."""
