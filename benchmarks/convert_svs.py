@@ -30,7 +30,8 @@ from benchmarks import peer
 
 RUNS = 5
 SIZES = (1 << 29, 1 << 31)
-PEER_BYTES = 201_300_000  # 112 x 112 tiles: wsidicomizer takes levels of exactly 1:4 and 1:16 only
+PEER_BYTES = 2_195_000_000  # 368 x 368 tiles: wsidicomizer takes levels of exactly 1:4 and 1:16 only
+PAUSE_S = 3.0
 COPY_TARGET, PEER_TARGET, MEMORY_TARGET_MB, GROWTH_TARGET_MB = 2.0, 4.0, 150, 30
 
 
@@ -59,16 +60,21 @@ def child(verb: str, first: Path, second: object) -> str:
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
+def settle() -> None:
+    os.sync()
+    time.sleep(PAUSE_S)
+
+
 def timed(slide: Path, folder: Path) -> tuple[float, int, int]:
     """Seconds of the whole process, MiB of it, and of the larger of its children."""
-    os.sync()
+    settle()
     begun = time.monotonic()
     own, children = json.loads(child("convert", slide, folder))
     return time.monotonic() - begun, own, children
 
 
 def copy(slide: Path, target: Path) -> float:
-    os.sync()
+    settle()
     begun = time.monotonic()
     shutil.copyfile(slide, target)
     with target.open("rb") as file:
@@ -150,6 +156,7 @@ def against_peer(folder: Path, runs: int) -> bool:
     for run in range(runs):
         for name in ("whole", "scanned"):
             times[name].append(timed(slide, folder / f"our-{name}")[0])
+        settle()
         seconds, peak = peer.convert(program, slide, folder / "theirs")
         times["theirs"].append(seconds)
         memory = max(memory, peak)

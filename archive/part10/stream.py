@@ -8,8 +8,11 @@ header revision gives the same bytes at every door.
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from archive.part10.bulk import PIXEL_DATA, BulkValue, split_path
 from archive.part10.errors import Malformed, TooLarge
@@ -28,6 +31,7 @@ from archive.part10.placing import insertion_points
 from archive.part10.syntaxes import EXPLICIT, NATIVE
 from archive.part10.vr import LONG_MASK
 
+_AT_ONCE = 4096
 _ITEM = struct.Struct("<HHI")
 _MAX_VALUE = 0xFFFFFFFE
 _BITS_ALLOCATED = 0x00280100
@@ -178,12 +182,12 @@ class Part10Stream:
             basic = offsets.astype("<u4").tobytes()
         opening = element_header(PIXEL_DATA, b"OB", UNDEFINED)
         opening += _ITEM.pack(0xFFFE, 0xE000, len(basic)) + basic
-        sizes: list[int] = lengths.tolist()
 
         def parts() -> Iterator[Segment]:
             yield opening
             pad = b""
             item = _ITEM.pack
+            sizes = chain.from_iterable(part.tolist() for part in _in_parts(lengths))
             for size, frame in zip(sizes, _frames(table), strict=True):
                 odd = size & 1
                 yield pad + item(0xFFFE, 0xE000, size + odd)
@@ -202,19 +206,25 @@ def _frames(table: FrameTable) -> Iterator[Sequence[Segment]]:
         for index in range(table.count):
             yield table.segments(index)
         return
-    entries = table.direct_entries()
     prefixes = table.prefixes
-    rows = zip(
-        (entries["offset"] + entries["skip"]).tolist(),
-        (entries["length"] - entries["skip"]).tolist(),
-        entries["blob"].tolist(),
-        entries["prefix"].tolist(),
-        strict=True,
-    )
-    for offset, length, blob_index, prefix_id in rows:
-        body = Range(blob_index, offset, length)
-        prefix = prefixes[prefix_id]
-        yield (prefix, body) if prefix else (body,)
+    for entries in _in_parts(table.direct_entries()):
+        rows = zip(
+            (entries["offset"] + entries["skip"]).tolist(),
+            (entries["length"] - entries["skip"]).tolist(),
+            entries["blob"].tolist(),
+            entries["prefix"].tolist(),
+            strict=True,
+        )
+        for offset, length, blob_index, prefix_id in rows:
+            body = Range(blob_index, offset, length)
+            prefix = prefixes[prefix_id]
+            yield (prefix, body) if prefix else (body,)
+
+
+def _in_parts(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Some at a time: as Python's numbers all of them would take much memory."""
+    for start in range(0, len(rows), _AT_ONCE):
+        yield rows[start : start + _AT_ONCE]
 
 
 def _joined(pieces: Iterable[Segment]) -> Iterator[Segment]:
