@@ -14,7 +14,15 @@ from archive.access import Action, Principal, Scope
 from archive.blobs import JPEG_BASELINE, describe_pixels
 from archive.channels import PROFILE_PATH
 from archive.core import Core
-from archive.errors import BadQuery, CannotTranscode, NoSuchFrame, NoSuchInstance, NoSuchSeries, TooLarge
+from archive.errors import (
+    BadQuery,
+    CannotDecode,
+    CannotTranscode,
+    NoSuchFrame,
+    NoSuchInstance,
+    NoSuchSeries,
+    TooLarge,
+)
 from archive.matrix import Matrix
 from archive.part10.codestream import sniff
 from archive.pyramid import Level, Pyramids, Recent, imaged_volume_mm
@@ -35,6 +43,7 @@ MOST_CHANNELS = 8
 
 _FINE_ENOUGH = 1.02  # a level this much too coarse is not seen to be
 _WINDOW_TILES = 48
+_WINDOW_PIXELS = 16 << 20
 _HEAD_BYTES = 4096
 
 
@@ -229,13 +238,17 @@ class Drawing:
         if row.samples_per_pixel > 1 or row.bits_stored == 1 or eight_bits or rendering.window is not None:
             return None
         coarsest = self._pyramids.coarser(handle)[-1]
-        return self._limits.get((coarsest.etag, channel), lambda: self._value_limits(coarsest, channel))
+        try:
+            return self._limits.get((coarsest.etag, channel), lambda: self._value_limits(coarsest, channel))
+        except CannotDecode:  # a damaged tile there is no reason to show no other
+            return None
 
     def _value_limits(self, level: Level, channel: int) -> tuple[float, float]:
         matrix = level.matrix
         whole = (0, 0, level.rows, level.columns)
         places = list(level.tiles(channel, matrix.middle_plane, whole))
-        chosen = places[:: max(1, math.ceil(len(places) / _WINDOW_TILES))]
+        most = max(1, min(_WINDOW_TILES, _WINDOW_PIXELS // (matrix.tile_rows * matrix.tile_columns)))
+        chosen = places[:: max(1, math.ceil(len(places) / most))]
         tiles = [(row, column, self._frame(sop, index)) for sop, index, row, column in chosen]
         handle = self._pyramids.handle(level.sop_instance_uid)
         return self._codec.value_limits(

@@ -13,6 +13,7 @@ from archive.errors import NoSuchInstance, NoSuchSeries, NoSuchStudy, NotFound
 from archive.index.query import Level, Query, parse_match
 from archive.values import Instance, Pyramid, Rendering
 from dicomweb.context import archive, caller, web
+from dicomweb.rendered import NEVER_SHOWN
 from dicomweb.responses import REVALIDATE, etag_of, single_part
 from dicomweb.tiles import Piece, find_pyramid, give, tile_pixels
 
@@ -120,8 +121,10 @@ def describe_series(series: str) -> Response:
 
 @qupath.get("/instances/<uid:instance>/rendered")
 def give_preview(instance: str) -> Response:
-    """A picture of a whole instance as PNG, no larger than 2048 pixels."""
+    """A picture of a whole instance as PNG, no larger than 2048 pixels; of no label."""
     found = _instance(instance)
+    if not NEVER_SHOWN.isdisjoint(found.image_type[2:3]):
+        raise NoSuchInstance(instance)
     how = Rendering("image/png", rows=_PREVIEW_PIXELS, columns=_PREVIEW_PIXELS)
     data = archive().rendered(found, 0, how, **caller())
     return single_part([data], len(data), "image/png", etag_of(found.etag, how), REVALIDATE)

@@ -32,7 +32,7 @@ PICTURES_PER_REQUEST = 64
 """Each is decoded and encoded: far fewer than stored frames."""
 
 THUMBNAIL_PIXELS = 256
-_NEVER_SHOWN = {"LABEL", "OVERVIEW"}  # Image Type value 3: there is writing on them
+NEVER_SHOWN = {"LABEL", "OVERVIEW"}  # Image Type value 3: there is writing on them
 NEWER_TYPES = ("image/jxl", "image/webp", "image/avif")
 
 
@@ -165,7 +165,7 @@ def retrieve_frame_thumbnail(study: str, series: str, instance: str, numbers: st
     (number,) = parse_frame_list(numbers, 1)
     chosen = media.negotiate(accept(), offer_pictures(), accept_query())
     found = archive().instance(study, series, instance, **caller())
-    if not _NEVER_SHOWN.isdisjoint(found.image_type[2:3]):
+    if not NEVER_SHOWN.isdisjoint(found.image_type[2:3]):
         raise NoSuchFrame(number, 0)
     rendering = _thumbnail_rendering(chosen) or Rendering(rows=THUMBNAIL_PIXELS, columns=THUMBNAIL_PIXELS)
     return _thumbnail(chosen, archive().rendered(found, number, rendering, **caller()))

@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -382,3 +383,45 @@ def test_a_profile_that_is_kept_apart_is_the_one_of_the_picture(archive: Archive
     )
     made = archive.rendered(found, 0, Rendering("image/png", icc_profile="yes"), **ASK)
     assert Image.open(io.BytesIO(made)).info["icc_profile"] == profile
+
+
+def test_a_segmentation_of_bits_is_shown_segment_by_segment_in_their_colours(archive: Archive) -> None:
+    """Frames of 32 x 32 bits, two segments of two tiles each, TILED_SPARSE."""
+    header = pydicom.dcmread(io.BytesIO(grey(np.zeros((TILE, 2 * TILE), np.uint8), bits=8)))
+    header.BitsAllocated = header.BitsStored = 1
+    header.HighBit, header.NumberOfFrames = 0, 4
+    header.DimensionOrganizationType = "TILED_SPARSE"
+    del header.OpticalPathSequence
+    header.SegmentSequence, header.PerFrameFunctionalGroupsSequence = Sequence(), Sequence()
+    for number in (1, 2):
+        segment = Dataset()
+        segment.SegmentNumber = number
+        header.SegmentSequence.append(segment)
+        for column in (0, 1):
+            group, item = _at(0, column), Dataset()
+            item.ReferencedSegmentNumber = number
+            group.SegmentIdentificationSequence = Sequence([item])
+            header.PerFrameFunctionalGroupsSequence.append(group)
+    full, empty = bytes([255]) * (TILE * TILE // 8), bytes(TILE * TILE // 8)
+    header.PixelData = full + empty + empty + full
+    out = io.BytesIO()
+    header.save_as(out, enforce_file_format=True)
+    stored = store_bytes(archive, out.getvalue())
+    both = drawn(archive, stored)
+    assert both[0, 0].tolist() == [0, 0, 255]
+    assert both[0, -1].tolist() == [0, 255, 0]
+    second = drawn(archive, stored, optical_path="2")
+    assert (int(second[0, 0]), int(second[0, -1])) == (0, 255)
+
+
+def test_a_damaged_coarse_level_hides_no_other(archive: Archive) -> None:
+    fine = store_bytes(archive, grey(ramp(32, 256)))
+    header = pydicom.dcmread(io.BytesIO(grey(ramp(16, 128), number=2)))
+    header.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.5"
+    header.PixelData = encapsulate([b"broken" * 20] * 4)
+    header["PixelData"].VR = "OB"
+    header["PixelData"].is_undefined_length = True
+    out = io.BytesIO()
+    header.save_as(out, enforce_file_format=True)
+    store_bytes(archive, out.getvalue())
+    assert drawn(archive, fine, 1).shape == (TILE, TILE)

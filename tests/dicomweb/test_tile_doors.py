@@ -250,6 +250,7 @@ def test_an_instance_names_the_image_that_it_is_part_of_and_a_label_none(client:
         assert client.get(f"/iiif/3/{hidden}/full/max/0/default.jpg").status_code == 404
         assert client.get(f"/deepzoom/{hidden}.dzi").status_code == 404
         assert client.get(f"/wsi/pyramids/{hidden}").status_code == 404
+        assert client.get(f"/instances/{hidden}/rendered").status_code == 404
 
 
 def test_tiles_are_cached_and_known_again(client: Client) -> None:

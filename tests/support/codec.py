@@ -51,7 +51,10 @@ class DirectCodec:
     def value_limits(
         self, tiles: Sequence[tuple[int, int, bytes]], source: PixelDescription, canvas: tuple[int, int]
     ) -> tuple[float, float]:
-        return value_limits(list(tiles), form_of(source), canvas)
+        try:
+            return value_limits(list(tiles), form_of(source), canvas)
+        except CodecError as error:
+            raise CannotDecode(str(error)) from error
 
     def can_transcode(self, source: PixelDescription, transfer_syntax_uid: str) -> bool:
         return can_transcode(
