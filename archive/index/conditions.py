@@ -10,6 +10,10 @@ from archive.index.matching import Kind, Match
 
 Part = tuple[str, tuple[object, ...]]
 
+# Ends a subquery that is to be asked for each row: with an offset PostgreSQL does not make
+# a join of it, which would read all rows of a common value for the sake of few.
+EACH = "LIMIT 1 OFFSET 0"
+
 # Numbers of which 0 is a value: absent is NULL. In other columns an absent number is 0.
 _NULLABLE = ("00200011", "00200013")
 
@@ -79,7 +83,7 @@ def on_attribute(sql: Sql, match: Match, place: str, instance: str) -> None:
             inner = attribute_rows(sql, one, "a")
             sql.add(
                 f"EXISTS (SELECT 1 FROM attribute a WHERE {inner.where}"
-                f" AND a.place = {place} AND a.instance_id = {instance})",
+                f" AND a.place = {place} AND a.instance_id = {instance} {EACH})",
                 *inner.parameters,
             )
 
@@ -102,7 +106,9 @@ def on_modalities(sql: Sql, match: Match, place: str) -> None:
         return
     inner = sql.new()
     _compare(inner, match, ("m.modality",))
-    sql.add(f"EXISTS (SELECT 1 FROM series m WHERE m.place = {place} AND {inner.where})", *inner.parameters)
+    sql.add(
+        f"EXISTS (SELECT 1 FROM series m WHERE m.place = {place} AND {inner.where} {EACH})", *inner.parameters
+    )
 
 
 def modality_rows(sql: Sql, match: Match) -> Sql:

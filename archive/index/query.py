@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from archive.access import Scope
 from archive.errors import BadQuery
 from archive.index.columns import COLUMNS, COMBINED, Level, selected, supported
-from archive.index.conditions import Sql, adapted, on_attribute, on_column, on_modalities
+from archive.index.conditions import EACH, Sql, adapted, on_attribute, on_column, on_modalities
 from archive.index.matching import Kind, Match, parse_match
 from archive.index.plan import Seek, seeks
 
@@ -255,7 +255,9 @@ class _Page:
             alias = "e" if series else "i"
             source = "series e" if series else "instance i"
             link = f"{alias}.place = {self._place}"
-        self.sql.add(f"EXISTS (SELECT 1 FROM {source} WHERE {link} AND {inner.where})", *inner.parameters)
+        self.sql.add(
+            f"EXISTS (SELECT 1 FROM {source} WHERE {link} AND {inner.where} {EACH})", *inner.parameters
+        )
 
     def _combine(self, matches: list[Match]) -> list[Match]:
         """Turn pairs of a date range and a time range into one condition; the rest stays."""
