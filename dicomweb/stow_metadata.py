@@ -21,6 +21,7 @@ from flask import request
 from archive.assemble import PARTS, Assembly
 from archive.errors import ArchiveError, StoreWarning, TooLarge, Unreadable
 from archive.part10.from_json import first_text
+from archive.part10.meta import is_uid
 from archive.values import StagedFile, Stored
 from dicomweb import media
 from dicomweb.context import archive, base_url
@@ -121,7 +122,8 @@ def _store_each(
         if not isinstance(data_set, dict):
             report.refuse(Unreadable("metadata that are not an object"))
             continue
-        names = (first_text(data_set, "00080016"), first_text(data_set, "00080018"))
+        sop_class, sop_instance = (first_text(data_set, tag) for tag in ("00080016", "00080018"))
+        names = (sop_class, sop_instance) if is_uid(sop_class) and is_uid(sop_instance) else ("", "")
         try:
             _resolve(data_set, 0)
             staged, warning = assembly.assemble(data_set)

@@ -7,6 +7,8 @@ import json
 import tracemalloc
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydicom import dcmread
 
 from dicomweb.app import create_app
@@ -218,6 +220,33 @@ def test_a_bomb_of_empty_items_is_refused_before_it_is_read(client, monkeypatch)
     monkeypatch.setattr("dicomweb.stow_metadata._NODES", 1000)
     bomb = {"00082218": {"vr": "SQ", "Value": [{}] * 2000}}
     assert send(client, body_of(JSON, [bomb])).status_code == 413
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["px", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+TAGS = st.sampled_from(
+    ["00080005", "00080016", "00080018", "0020000D", "0020000E", "00100010", "00280008", "00280010",
+     "00082218", "00091001", "00420011", "7FE00010", "7FE00001", "FFFEE000", "FFFFFFFF"]
+)  # fmt: skip
+ATTRIBUTES = st.dictionaries(
+    st.sampled_from(["vr", "Value", "BulkDataURI", "InlineBinary"]),
+    VALUES | st.sampled_from(["PN", "SQ", "OB", "UI", "US", "px", "AAAA", ["1.2.3"], [{"00080018": {}}]]),
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.dictionaries(TAGS, ATTRIBUTES | VALUES, max_size=8) | VALUES)
+def test_no_metadata_are_answered_with_500(client, metadata):
+    response = send(client, body_of(JSON, [metadata], ("px", "image/jpeg", samples.tile(1))))
+    assert response.status_code in (400, 409), response.get_data()
 
 
 def test_nothing_stays_in_the_spool(client, reader, tmp_path):
