@@ -7,9 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from converters.errors import BadMetadata, DamagedSlide
 from converters.inspection import (
     InspectedImage,
@@ -21,7 +18,15 @@ from converters.inspection import (
 from converters.registry import open_slide
 from converters.slide import Progress, Role, Slide
 from converters.workshop import DEFAULT_LIMITS, Limits, Workshop
-from converters.writer.born import DicomInstance, Look, born_instances, look_at
+from converters.writer.born import (
+    DicomInstance,
+    ImagePixels,
+    Look,
+    born_instances,
+    images_left_out,
+    images_of,
+    look_at,
+)
 from converters.writer.coding import DEFAULT_CODING, CodingChoice
 from converters.writer.concatenation import PartLimit, concatenated
 from converters.writer.dual_tiff import why_not
@@ -122,7 +127,7 @@ def _convert(
         beside = stack.enter_context(ThreadPoolExecutor(1, "beside"))
         whole = options.levels is None
         making = beside.submit(early_levels, slide, bench, options.coding, scratch) if whole else None
-        pixels: Sequence[NDArray[np.uint8]] | None = None
+        pixels: Sequence[ImagePixels] | None = None
 
         def made(
             look: Look, digest: bytes, levels: Sequence[int] | None, early: EarlyLevels = NONE_EARLY
@@ -138,7 +143,7 @@ def _convert(
         onlookers: list[Onlooker] = [following]
         if expected:
             copied = sorted({level for _, level in expected} & set(options.levels or range(MAX_LEVELS)))
-            pixels = [bench.image(number) for number in range(len(slide.associated))]
+            pixels = images_of(slide, bench)
             likely = made(Look(expected, pixels), bytes(32), copied)
             onlookers += target.write_ahead(likely, slide)
         digest = digest_of(pass_by(slide, onlookers, target.passing(slide)))
@@ -157,6 +162,8 @@ def _convert(
             raise DamagedSlide("the slide's file changed while it was read")
         files = target.finish(instances)
         findings = [*slide.findings, *(text for found in look.surveys.values() for text in found.findings)]
+        if options.levels is None:
+            findings += images_left_out(slide, look.pixels)
         if options.dual_tiff:
             findings += _not_tiff(instances)
         again = what_is_made_again(slide, look.surveys, options.coding)

@@ -2,8 +2,9 @@
 """A look at a file: what it is, and what a conversion would copy, re-encode or lose."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from converters.errors import ConversionError, UnreadableSlide
@@ -11,7 +12,7 @@ from converters.probe import Probe
 from converters.registry import refusals
 from converters.slide import Role, Slide
 from converters.workshop import Opened, Workshop
-from converters.writer.born import image_action
+from converters.writer.born import ImagePixels, image_action, images_left_out, images_of
 from converters.writer.coding import CodingChoice
 from converters.writer.plan import PlannedLevel, plan
 from converters.writer.survey import Survey, survey
@@ -132,13 +133,15 @@ def _inspected(opened: Opened, answers: dict[str, str | None], coding: CodingCho
     levels = [_inspected_level(one, coding) for one in plan(slide, surveys)] if whole else []
     scan = slide.scan
     barcode = scan.barcode
-    for number, image in enumerate(slide.associated):
-        try:
-            opened.bench.image(number)
-            if image.role is Role.LABEL and not barcode:
+    pixels: Sequence[ImagePixels] = ()
+    try:
+        pixels = images_of(slide, opened.bench)
+        findings += images_left_out(slide, pixels)
+        for number, (image, why) in enumerate(zip(slide.associated, pixels, strict=True)):
+            if image.role is Role.LABEL and not (barcode or isinstance(why, ConversionError)):
                 barcode = opened.bench.barcodes(number)
-        except ConversionError as error:
-            problem = problem or str(error)
+    except ConversionError as error:
+        problem = problem or str(error)
     first = slide.scenes[0]
     if first.levels[0].pixel_spacing_mm is None:
         problem = problem or "no pixel size (MPP) stated: give pixel_spacing_mm in the metadata"
@@ -167,8 +170,14 @@ def _inspected(opened: Opened, answers: dict[str, str | None], coding: CodingCho
         else (),
         levels=tuple(levels),
         images=tuple(
-            InspectedImage(one.role.value, one.rows, one.columns, one.compression, image_action(one))
-            for one in slide.associated
+            InspectedImage(
+                one.role.value,
+                one.rows,
+                one.columns,
+                one.compression,
+                "left out" if isinstance(why, ConversionError) else image_action(one),
+            )
+            for one, why in zip_longest(slide.associated, pixels)
         ),
         findings=tuple(findings),
         lost=tuple(sorted(set(scan.properties) - CARRIED)),

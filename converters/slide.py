@@ -391,6 +391,13 @@ class Slide:
         return next((image for image in self.associated if image.role is role), None)
 
 
+def left_out(role: Role, why: Exception) -> str:
+    """The finding of an image that no instance is made of."""
+    name = f"the {role.value.lower()} image"
+    text = str(why)
+    return f"{name} is left out: {'it' + text.removeprefix(name) if text.startswith(name) else text}"
+
+
 class Progress(Protocol):
     """Called with bytes done and bytes in all, now and then."""
 

@@ -27,6 +27,7 @@ from converters.errors import DamagedSlide, UnreadableSlide
 from converters.probe import Probe
 from converters.readers.hamamatsu_index import bare_name, companion, index_count, read_index, section_of
 from converters.readers.jpeg_associated import jpeg_associated
+from converters.readers.left_out import unless_damaged
 from converters.readers.ndpi_directory import HEADER, why_no_ndpi
 from converters.readers.ndpi_levels import levels_of
 from converters.readers.ndpi_pages import JPEG, NdpiFile, optical_path, origin_mm, read_ndpi, scan_of
@@ -123,7 +124,7 @@ def _slide(form: str, sources: Sequence[SourceFile], channels: Sequence[SourceFi
             format=form,
             sources=tuple(sources),
             scenes=(scene,),
-            associated=_associated(files),
+            associated=_associated(files, findings),
             scan=scan,
             closer=stack.pop_all().close,
             findings=tuple(dict.fromkeys(findings)),
@@ -141,9 +142,10 @@ def _file(stack: ExitStack, source: SourceFile) -> NdpiFile:
     return read_ndpi(descriptor, source.size_bytes)
 
 
-def _associated(files: Sequence[NdpiFile]) -> Sequence[AssociatedImage]:
+def _associated(files: Sequence[NdpiFile], findings: list[str]) -> Sequence[AssociatedImage]:
     macro = next((file.macro for file in files if file.macro is not None), None)
     if macro is None or macro.compression != JPEG:
         return ()
     stop = macro.offset + macro.size_bytes
-    return (jpeg_associated(macro.directory.descriptor, macro.offset, stop, Role.OVERVIEW),)
+    place = (macro.directory.descriptor, macro.offset, stop)
+    return unless_damaged(Role.OVERVIEW, findings, lambda: jpeg_associated(*place, Role.OVERVIEW))

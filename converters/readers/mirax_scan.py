@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from converters.errors import DamagedSlide, UnsupportedCompression, UnsupportedPixels
 from converters.readers.encoded_tiles import associated_picture
-from converters.readers.mirax_index import Index
+from converters.readers.left_out import unless_damaged
+from converters.readers.mirax_index import Index, Range
 from converters.readers.mirax_ini import MAX_ZOOM_LEVELS, Hierarchy, OtherRecord, Slidedat
 from converters.readers.mirax_layout import SMALLEST_PIECE, Geometry, Zoom
 from converters.slide import AssociatedImage, Illumination, OpticalPath, Role, Scan
@@ -188,9 +189,13 @@ def associated_images(
         if place is None:
             findings.append(f"the {role.value.lower()} image is announced but not stored")
             continue
-        if place.length > MAX_ASSOCIATED_BYTES:
-            raise DamagedSlide(f"the {role.value.lower()} image has an impossible size")
-        found.append(associated_picture(role, read(place.file, place.offset, place.length)))
+
+        def picture(role: Role = role, place: Range = place) -> AssociatedImage:
+            if place.length > MAX_ASSOCIATED_BYTES:
+                raise DamagedSlide(f"the {role.value.lower()} image has an impossible size")
+            return associated_picture(role, read(place.file, place.offset, place.length))
+
+        found += unless_damaged(role, findings, picture)
     return tuple(found)
 
 

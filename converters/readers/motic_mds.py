@@ -10,11 +10,13 @@ Sources: moticreader (MIT) and public readers of MDS (facts); [MS-CFB]; :mod:`mo
 """
 
 import re
+from functools import partial
 
 from converters.errors import DamagedSlide
 from converters.probe import Probe
 from converters.readers.compound_file import MAGIC, CompoundFile
 from converters.readers.encoded_tiles import MAX_ASSOCIATED_BYTES, associated_picture, check_ranges
+from converters.readers.left_out import unless_damaged
 from converters.readers.motic_words import MAX_XML_BYTES, Layer, levels, motic_words
 from converters.slide import AssociatedImage, GatherMap, Role, Scene, Slide, SourceFile, TileMap
 
@@ -67,7 +69,7 @@ def _slide(probe: Probe, file: CompoundFile) -> Slide:
         format=MoticMdsReader.format,
         sources=(SourceFile(probe.path, probe.size_bytes, probe.modified),),
         scenes=(scene,),
-        associated=_associated(file, root),
+        associated=_associated(file, root, findings),
         scan=words.scan(),
         findings=tuple(findings),
     )
@@ -110,9 +112,14 @@ def _tiles(
     return tiles
 
 
-def _associated(file: CompoundFile, root: dict[str, int]) -> tuple[AssociatedImage, ...]:
-    return tuple(
-        associated_picture(role, file.read(root[name], MAX_ASSOCIATED_BYTES))
-        for name, role in PICTURES
-        if name in root and file.is_stream(root[name]) and file.sizes[root[name]]
-    )
+def _picture(role: Role, file: CompoundFile, number: int) -> AssociatedImage:
+    return associated_picture(role, file.read(number, MAX_ASSOCIATED_BYTES))
+
+
+def _associated(file: CompoundFile, root: dict[str, int], findings: list[str]) -> tuple[AssociatedImage, ...]:
+    found: list[AssociatedImage] = []
+    for name, role in PICTURES:
+        if name in root and file.is_stream(root[name]) and file.sizes[root[name]]:
+            picture = partial(_picture, role, file, root[name])
+            found += unless_damaged(role, findings, picture)
+    return tuple(found)

@@ -25,6 +25,7 @@ from converters.readers.encoded_tiles import (
     checked_map,
     read_range,
 )
+from converters.readers.left_out import unless_damaged
 from converters.readers.motic_words import MAX_XML_BYTES, Layer, MoticWords, levels, motic_words
 from converters.slide import AssociatedImage, GatherMap, Role, Scene, Slide, SourceFile, TileMap
 
@@ -70,7 +71,7 @@ def _slide(probe: Probe) -> Slide:
         format=MoticMdsxReader.format,
         sources=(SourceFile(path, size, probe.modified),),
         scenes=(scene,),
-        associated=_associated(path, size, places, words),
+        associated=_associated(path, size, places, words, findings),
         scan=words.scan(),
         findings=tuple(findings),
     )
@@ -97,15 +98,22 @@ def _tile_map(path: Path, size: int, number: int, layer: Layer) -> TileMap | Gat
 
 
 def _associated(
-    path: Path, size: int, places: list[tuple[int, int]], words: MoticWords
+    path: Path, size: int, places: list[tuple[int, int]], words: MoticWords, findings: list[str]
 ) -> tuple[AssociatedImage, ...]:
-    images = []
+    images: list[AssociatedImage] = []
     for place, name in ((LABEL, "the label image"), (PREVIEW, "the preview image")):
         offset, length = places[place]
-        if offset and length:
+        role = Role.LABEL if place == LABEL else Role.OVERVIEW
+
+        def picture(
+            role: Role = role, name: str = name, offset: int = offset, length: int = length
+        ) -> AssociatedImage:
             data = _part(path, size, offset, length, name, MAX_ASSOCIATED_BYTES)
-            image = associated_picture(Role.LABEL if place == LABEL else Role.OVERVIEW, data)
-            images.append(image if place == LABEL else _by_shape(image, words))
+            image = associated_picture(role, data)
+            return image if role is Role.LABEL else _by_shape(image, words)
+
+        if offset and length:
+            images += unless_damaged(role, findings, picture)
     return tuple(images)
 
 

@@ -27,6 +27,7 @@ from converters.readers.isyntax_codeblocks import CodeblockDecoder
 from converters.readers.isyntax_header import ROOT, Header, items, objects, read_header, texts
 from converters.readers.isyntax_layout import Layout, layout
 from converters.readers.isyntax_pixels import Pyramid
+from converters.readers.left_out import unless_damaged
 from converters.readers.vendor_xml import base64_text, number
 from converters.slide import (
     DEFAULT_TILE,
@@ -69,8 +70,8 @@ class PhilipsIsyntaxReader:
         """Raises DamagedSlide, UnsupportedCompression, UnsupportedPixels, MissingLibrary."""
         header = read_header(probe.path)
         found = layout(header, probe.path, probe.size_bytes)
-        associated = _associated(header)
         findings: list[str] = []
+        associated = _associated(header, findings)
         wsi = texts(header.wsi)
         spacing = _spacing(header.wsi)
         method = _lossy_method(wsi, findings)
@@ -179,12 +180,12 @@ def _lossy_method(wsi: dict[str, str], findings: list[str]) -> str:
     return named if _METHOD.fullmatch(named) else LOSSY_METHOD
 
 
-def _associated(header: Header) -> Sequence[AssociatedImage]:
-    found = []
+def _associated(header: Header, findings: list[str]) -> Sequence[AssociatedImage]:
+    found: list[AssociatedImage] = []
     for kind, role in _ROLES.items():
         data = header.blob(header.images[kind], "PIM_DP_IMAGE_DATA") if kind in header.images else None
         if data:
-            found.append(associated_picture(role, data))
+            found += unless_damaged(role, findings, partial(associated_picture, role, data))
     return tuple(found)
 
 

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from archive.part10.codestream import sniff
 from converters.errors import DamagedSlide, UnsupportedCompression, UnsupportedPixels
 from converters.probe import Probe
+from converters.readers.left_out import unless_damaged
 from converters.readers.tiff_pages import (
     MAX_ASSOCIATED_PIXELS,
     all_pages,
@@ -258,12 +259,13 @@ def _associated(
             continue
         for attribute in words.images[kind].findall("Attribute"):
             if attribute.get("Name") == "PIM_DP_IMAGE_DATA" and attribute.text and role not in found:
-                found[role] = _picture(attribute.text, role)
+                for picture in unless_damaged(role, findings, partial(_picture, attribute.text, role)):
+                    found[role] = picture
     for page in pages:
         role_of_page = {"Label": Role.LABEL, "Macro": Role.OVERVIEW}.get(page.description[:5])
         if role_of_page is not None and role_of_page not in found:
-            picture = side_image(page, role_of_page, findings)
-            found |= {role_of_page: picture} if picture is not None else {}
+            side = side_image(page, role_of_page, findings)
+            found |= {role_of_page: side} if side is not None else {}
     return tuple(found.values())
 
 

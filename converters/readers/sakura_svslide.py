@@ -20,6 +20,7 @@ import re
 import struct
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from converters.errors import DamagedSlide
 from converters.probe import Probe
 from converters.readers.encoded_tiles import associated_picture, decoded
+from converters.readers.left_out import unless_damaged
 from converters.readers.sakura_database import Database, Row, Tiles
 from converters.slide import (
     AssociatedImage,
@@ -203,17 +205,19 @@ def _tile_reader(
 
 def _associated(database: Database, slide: Row, scan: Row, findings: list[str]) -> Sequence[AssociatedImage]:
     """Label, overview, thumbnail. Raises DamagedSlide, UnsupportedCompression."""
-    found = []
+    found: list[AssociatedImage] = []
     for key, role in (("m_labelScan", Role.LABEL), ("m_overviewScan", Role.OVERVIEW)):
         number = slide.integer(key)
         content = database.scanned_image(number) if number is not None else b""
         if content:
-            found.append(associated_picture(role, content))
+            found += unless_damaged(role, findings, partial(associated_picture, role, content))
         elif number is not None:
             findings.append(f"the {role.value.lower()} image is announced but not stored")
     thumbnail = scan.blob("ThumbnailImage")
     if thumbnail:
-        found.append(associated_picture(Role.THUMBNAIL, thumbnail))
+        found += unless_damaged(
+            Role.THUMBNAIL, findings, partial(associated_picture, Role.THUMBNAIL, thumbnail)
+        )
     return tuple(found)
 
 

@@ -41,6 +41,7 @@ from converters.slide import (
     Scene,
     Slide,
     SourceFile,
+    left_out,
 )
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ def _macro(probe: Probe, sources: list[SourceFile], findings: list[str]) -> tupl
         findings.append(f"there is no {MACRO_SUFFIX} file with the macro beside the slide")
         return ()
     except ConversionError as refusal:
-        findings.append(f"the overview image is left out: {refusal}")
+        findings.append(left_out(Role.OVERVIEW, refusal))
         return ()
     sources.append(SourceFile(path, status.st_size, status.st_mtime, path.name))
     return (image,)

@@ -18,8 +18,15 @@ from numpy.typing import NDArray
 from archive.part10.codestream import photometric, sniff, transfer_syntax
 from archive.part10.encode import encode_header
 from archive.part10.frame_table import encode_direct
-from converters.errors import MissingFocalPlaneSpacing
-from converters.slide import AssociatedImage, PixelType, Progress, Role, Scene, Slide, SourceFile
+from converters.codecs.errors import as_refusal
+from converters.errors import (
+    ConversionError,
+    DamagedSlide,
+    MissingFocalPlaneSpacing,
+    UnsupportedCompression,
+    UnsupportedPixels,
+)
+from converters.slide import AssociatedImage, PixelType, Progress, Role, Scene, Slide, SourceFile, left_out
 from converters.writer.coding import CodingChoice, FrameCoding
 from converters.writer.dataset import (
     SOP_CLASS_UID,
@@ -81,6 +88,10 @@ class DicomInstance:
     sop_class_uid: str = SOP_CLASS_UID
 
 
+ImagePixels = NDArray[np.uint8] | ConversionError
+"""Label, overview or thumbnail; or why it cannot be had: then it is left out, and said so."""
+
+
 @dataclass(frozen=True, eq=False)
 class Look:
     """What must be read of a slide before anything is made: every tile's head, and the
@@ -88,7 +99,7 @@ class Look:
     that is still being computed."""
 
     surveys: Mapping[tuple[int, int], Survey]  # by scene and level
-    pixels: Sequence[NDArray[np.uint8]]  # of each of Slide.associated
+    pixels: Sequence[ImagePixels]  # of each of Slide.associated
 
 
 @dataclass(eq=False)
@@ -109,7 +120,7 @@ def look_at(
     slide: Slide,
     bench: Bench | None = None,
     surveys: Mapping[tuple[int, int], Survey] | None = None,
-    pixels: Sequence[NDArray[np.uint8]] | None = None,
+    pixels: Sequence[ImagePixels] | None = None,
 ) -> Look:
     """Read all tile heads and other images, but what ``surveys`` and ``pixels`` have already.
     Raises DamagedSlide, UnsupportedCompression, UnsupportedPixels."""
@@ -119,9 +130,33 @@ def look_at(
             if (scene.index, level.index) not in found:
                 found[scene.index, level.index] = survey(level, slide.sources)
     if pixels is None:
-        bench = bench or TileWork(slide)
-        pixels = [bench.image(number) for number in range(len(slide.associated))]
+        pixels = images_of(slide, bench or TileWork(slide))
     return Look(found, pixels)
+
+
+def images_of(slide: Slide, bench: Bench) -> list[ImagePixels]:
+    """Pixels of each of the slide's other images. One that is damaged costs nobody the levels;
+    a shortage of memory, a file that is not there, and the like are raised: they pass."""
+    found: list[ImagePixels] = []
+    for number, image in enumerate(slide.associated):
+        try:
+            found.append(bench.image(number))
+        except ConversionError as error:
+            what = f"the {image.role.value.lower()} image cannot be decoded"
+            refusal = as_refusal(error, what)
+            if not isinstance(refusal, (DamagedSlide, UnsupportedCompression, UnsupportedPixels)):
+                raise
+            found.append(refusal)
+    return found
+
+
+def images_left_out(slide: Slide, pixels: Sequence[ImagePixels]) -> list[str]:
+    """A line for each image that no instance is made of."""
+    return [
+        left_out(image.role, why)
+        for image, why in zip(slide.associated, pixels, strict=True)
+        if isinstance(why, ConversionError)
+    ]
 
 
 def born_instances(
@@ -161,7 +196,12 @@ def born_instances(
     look = look or look_at(slide, bench)
     barcode = ""
     if not (known.barcode or slide.scan.barcode):
-        labels = [at for at, image in enumerate(slide.associated) if image.role is Role.LABEL]
+        pairs = enumerate(zip(slide.associated, look.pixels, strict=True))
+        labels = [
+            at
+            for at, (image, why) in pairs
+            if image.role is Role.LABEL and not isinstance(why, ConversionError)
+        ]
         barcode = bench.barcodes(labels[0]) if labels else ""
     identity = identify(slide, known, names, barcode, series_per_region=series_per_region)
     coding = coding or CodingChoice()
@@ -172,7 +212,8 @@ def born_instances(
     if levels is None if associated is None else associated:
         for at, pixels in enumerate(look.pixels):
             number += 1
-            made.append(_associated(context, at, pixels, number))
+            if not isinstance(pixels, ConversionError):
+                made.append(_associated(context, at, pixels, number))
     return made
 
 

@@ -38,7 +38,7 @@ def command(
     from archive.values import Outcome, Sender
     from converters.convert import metadata_file
     from gateway import compose
-    from gateway.ingest.pipeline import ingest_path
+    from gateway.ingest.pipeline import ingest_file
     from gateway.settings import SettingsError
 
     settings = given.settings()
@@ -56,7 +56,7 @@ def command(
             def take(path: Path) -> None:
                 before = progress.bytes
                 try:
-                    stored = ingest_path(
+                    taken = ingest_file(
                         archive,
                         path,
                         secret=secret,
@@ -68,9 +68,12 @@ def command(
                     )
                 finally:
                     progress.to(before + sizes[path])
+                stored = taken.stored
                 outcomes = sorted({str(one.outcome) for one in stored})
                 if not as_json:
                     click.echo(f"{path}: {len(stored)} instances {', '.join(outcomes)}")
+                    for finding in taken.findings:
+                        click.echo(f"  note: {finding}")
                 if known is not None and outcomes == [str(Outcome.ALREADY)]:
                     click.echo(
                         f"coverslip: {path}: stored already: the metadata was not applied; see `coverslip "
@@ -81,6 +84,7 @@ def command(
                     {
                         "path": str(path),
                         "study_instance_uid": stored[0].study_instance_uid if stored else "",
+                        "findings": list(taken.findings),
                         "instances": [
                             {"sop_instance_uid": one.sop_instance_uid, "outcome": one.outcome}
                             for one in stored

@@ -16,9 +16,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from archive.access import Principal, Scope
 from archive.errors import SourceChanged
 from archive.part10.errors import NotPart10, Part10Error
@@ -28,7 +25,7 @@ from converters.errors import ConversionError, DamagedSlide, MissingCompanion
 from converters.inspection import what_is_made_again
 from converters.registry import companions
 from converters.workshop import Opened
-from converters.writer.born import Look, look_at
+from converters.writer.born import ImagePixels, Look, images_left_out, images_of, look_at
 from converters.writer.early import NONE_EARLY, EarlyLevels, early_levels
 from converters.writer.following import Following
 from converters.writer.metadata import Metadata
@@ -48,6 +45,7 @@ class Ingested:
     digest: bytes
     stored: list[Stored]
     files: tuple[tuple[str, bytes], ...] = ()  # name beside the main file, SHA-256; the main file first
+    findings: tuple[str, ...] = ()  # what of the slide is not among the instances, and why
 
 
 def ingest_path(
@@ -91,7 +89,7 @@ def ingest_file(
     metadata: Metadata | None = None,
 ) -> Ingested:
     """:func:`ingest_path`, and the digest of what was read. ``say`` is told what will be
-    encoded again, before it is. Entries of the quarantine for any of its files are resolved."""
+    encoded again or left out, before it is. Entries of the quarantine for any of its files are resolved."""
     taken = _ingested(
         archive, path, principal, scope, secret, sender, progress or _ignore, converter, say, metadata
     )
@@ -133,7 +131,7 @@ def _ingested(
         files = tuple((name, staged.sha256) for name, staged in copies.values())
         known = archive.original_of(digest, principal=principal, scope=scope)
         if known:
-            return Ingested(digest, known, files)
+            return Ingested(digest, known, files, tuple(images_left_out(opened.slide, look.pixels)))
         if say is not None and again:
             say("; ".join(again))
         made = stack.enter_context(made_folder(spool, digest))
@@ -143,7 +141,7 @@ def _ingested(
             progress=lambda done, total: report(_COPIED + (1 - _COPIED) * 0.9 * done / max(1, total)),
         )  # fmt: skip
         stored = archive.store_slide(new, principal=principal, scope=scope, sender=sender)
-        return Ingested(digest, stored, files)
+        return Ingested(digest, stored, files, tuple(images_left_out(opened.slide, look.pixels)))
 
 
 def _copied(
@@ -164,7 +162,7 @@ def _copied(
     sizes = {name: size for name, (_, size, _) in states.items()}
     whole, before = max(sum(sizes.values()), 1), 0
     copies: dict[Path, tuple[str, StagedFile]] = {}
-    begun: list[tuple[Opened, Sequence[NDArray[np.uint8]] | None]] = []
+    begun: list[tuple[Opened, Sequence[ImagePixels] | None]] = []
 
     def begin(copy: Path) -> None:
         opened = converter.open(copy, status.st_mtime)
@@ -198,6 +196,7 @@ def _copied(
     surveys = following.surveys_of(opened.slide) if following else None
     look = look_at(opened.slide, opened.bench, surveys, pixels)
     again = what_is_made_again(opened.slide, look.surveys, converter.coding)
+    again += images_left_out(opened.slide, look.pixels)
     return dict(reversed(copies.items())), opened, look, again, early
 
 
@@ -210,10 +209,10 @@ def _source(path: Path, modified: float, converter: Converter, stack: contextlib
         return None
 
 
-def _pixels(opened: Opened) -> Sequence[NDArray[np.uint8]] | None:
-    """Of the other images, None where one is damaged: the tiles' damage is told first."""
+def _pixels(opened: Opened) -> Sequence[ImagePixels] | None:
+    """Of the other images, None where they cannot be had now: the tiles' damage is told first."""
     try:
-        return [opened.bench.image(number) for number in range(len(opened.slide.associated))]
+        return images_of(opened.slide, opened.bench)
     except ConversionError:
         return None
 

@@ -5,7 +5,9 @@ Each file of ``tests/corpus/damage`` names a base (what writes the slide) and ca
 changes the main file, or ``file``: ``truncate`` keeps a share (up to 1) or that many bytes;
 ``at`` writes ``bytes`` there, ``find`` replaces the ``nth`` occurrence by ``replace`` (all
 hexadecimal, lengths may differ); ``remove`` takes a file away. A case ends in ``error``, a
-regular expression over the one line of the refusal, or in ``outcome = "converts"``.
+regular expression over the one line of the refusal (of a file that no reader knows, over the
+readers' reasons as well), or in ``outcome = "converts"``; with
+``finding``, a regular expression over a line of what is said of it then.
 """
 
 import re
@@ -89,16 +91,19 @@ def test_damage_is_refused_in_one_clear_line(
     main = folder / whole[base].name
     for edit in case["edits"]:
         apply(edit, main)
-    refusal = ""
+    refusal, reasons, findings = "", list[str](), ()
     try:
-        convert([main], tmp_path / "out", ConvertOptions(), workshop=workshop)
+        (made,) = convert([main], tmp_path / "out", ConvertOptions(verify=True), workshop=workshop)
+        findings = made.findings
     except ConversionError as error:
         refusal = str(error)
+        reasons = [f"{name}: {why}" for name, why in getattr(error, "refusals", {}).items()]
     if case.get("outcome") == "converts":
         assert refusal == ""
+        assert any(re.search(case.get("finding", ""), line) for line in (*findings, ""))
         return
     assert refusal, "the damaged slide was converted"
-    assert re.search(case["error"], refusal), refusal
+    assert any(re.search(case["error"], line) for line in (refusal, *reasons)), refusal
     assert "\n" not in refusal
     assert str(tmp_path) not in refusal
     assert not (tmp_path / "out").exists()

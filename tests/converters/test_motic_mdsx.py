@@ -80,12 +80,13 @@ def test_tiles_of_length_zero_are_absent(tmp_path: Path) -> None:
         assert level.absent_colour == BACKGROUND
 
 
-def test_a_preview_that_is_no_picture_is_refused(tmp_path: Path) -> None:
+def test_a_preview_that_is_no_picture_is_left_out_and_said(tmp_path: Path) -> None:
     drawn = MoticSlide()
     path = write_motic_mdsx(tmp_path, drawn)
     path.write_bytes(path.read_bytes().replace(drawn.macro()[:4], b"none", 1))
-    with pytest.raises(DamagedSlide, match=r"^the overview image is no picture that can be read$"):
-        opened(path)
+    with opened(path) as slide:
+        assert "the overview image is left out: it is no picture that can be read" in slide.findings
+        assert [image.role for image in slide.associated] == [Role.LABEL]
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_a_macro_that_is_no_picture_is_left_out_and_said(tmp_path: Path) -> None
     with open_slide(path) as slide:
         assert len(slide.sources) == 1
         assert slide.findings == (
-            "the overview image is left out: the overview image is no picture that can be read",
+            "the overview image is left out: it is no picture that can be read",
         )
 
 

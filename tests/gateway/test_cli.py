@@ -21,6 +21,7 @@ from gateway.cli.main import coverslip
 from gateway.cli.paths import each
 from gateway.settings import ConvertSettings
 from tests.gateway.serving import run, serving
+from tests.support.damaged_label import damage_label
 from tests.support.instances import make_instance
 from tests.support.make_slide import make_svs
 from tests.support.require import ROOT
@@ -96,6 +97,22 @@ def test_of_several_files_the_bad_ones_are_named_and_the_others_taken(tmp_path: 
     assert named == [str(folder / "b.svs"), str(folder / "c.svs")]
     assert done.stdout.startswith(f"{folder / 'a.svs'}: ")
     assert run("verify", "--data", str(tmp_path / "data")).returncode == 0
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_what_is_left_out_of_a_slide_is_told(is_json: bool, tmp_path: Path) -> None:
+    path = damage_label(make_svs(tmp_path / "slide.svs"))
+    finding = "the label image is left out: LZW data begin with an impossible code"
+    for command in (
+        ["ingest", "--create", "--data", str(tmp_path / "d")],
+        ["convert", "-o", str(tmp_path / "o")],
+    ):
+        done = run(*command, str(path), *(["--json"] if is_json else []))
+        assert done.returncode == 0, done.stderr
+        if is_json:
+            assert finding in json.loads(done.stdout)[0]["findings"]
+        else:
+            assert f"  note: {finding}\n" in done.stdout
 
 
 def test_a_mistyped_data_folder_gets_no_archive(slide: Path, data: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from gateway.ingest.settling import Seen
 from gateway.ingest.worker import DERIVATIVES, INGEST, IngestJob, Worker
 from gateway.settings import WorkerSettings
 from tests.support.archives import ASK, open_archive
+from tests.support.damaged_label import damage_label
 from tests.support.instances import make_instance
 from tests.support.make_slide import make_svs
 from tests.support.require import ROOT
@@ -432,3 +433,12 @@ def test_the_job_of_a_killed_worker_is_taken_over_after_its_lease(tmp_path: Path
     assert job_of(archive, job_id).state is JobState.DONE
     assert instances(archive) == 1
     archive.close()
+
+
+def test_what_was_left_out_of_a_slide_stands_in_its_job(archive: Archive, folder: Path) -> None:
+    slide = damage_label(make_svs(folder / "slide.svs"))
+    job_id = enqueue(archive, slide)
+    assert Worker(archive, WorkerSettings(), SECRET).run_one()
+    job = job_of(archive, job_id)
+    assert job.state is JobState.DONE
+    assert "the label image is left out: LZW data begin with an impossible code" in job.message
