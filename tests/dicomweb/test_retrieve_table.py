@@ -277,6 +277,8 @@ PIXELS = [
     (f"{STUDY}/pixeldata", mp("image/jpeg", JPEG), [("image/jpeg", JPEG)] * 9),
     (f"{STUDY}/pixeldata", mp("image/jxl", JXL_JPEG), None),
     (f"{STUDY}/pixeldata", OCTETS, None),
+    (f"{SERIES}/pixeldata", one(OCTETS, ELE), None),  # each would be one value, together they are three
+    (f"{STUDY}/bulkdata", one(OCTETS, ELE), None),
     (f"{ANNOTATIONS}/bulkdata", mp(OCTETS), [(OCTETS, "")]),
     (f"{ANNOTATIONS}/bulkdata", mp(OCTETS, "*"), [(OCTETS, "")]),
     (f"{ANNOTATIONS}/bulkdata", mp("image/jpeg", JPEG), None),
