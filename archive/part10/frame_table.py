@@ -448,6 +448,18 @@ class FrameTable:
         """What entries of a ``direct`` table begin with, by prefix id."""
         return tuple(self._prefixes)
 
+    def gathered(self) -> tuple[NDArray[np.uint64], NDArray[np.void], bytes]:
+        """All of a ``gather`` table, for bulk work: the first segment of each frame and one
+        more, the segments with the fields offset, length, blob and literal, and what
+        literals are of. Raises ``Malformed`` where a literal lies outside."""
+        if self.kind is not Kind.GATHER:
+            raise ValueError("not a gather table")
+        index, segments = self._gather_arrays()
+        inside = segments["literal"] != 0
+        if np.any(segments["offset"][inside] + segments["length"][inside] > self._heap_length):
+            raise Malformed("frame table: a literal lies outside of the heap")
+        return index, segments, self._source.read(self._heap_offset, self._heap_length)
+
     def _gather_arrays(self) -> tuple[NDArray[np.uint64], NDArray[np.void]]:
         index = np.frombuffer(self._source.read(_HEADER_SIZE, (self.count + 1) * 8), dtype="<u8")
         if index[0] != 0 or np.any(index[1:] < index[:-1]) or index[-1] != self._rows:

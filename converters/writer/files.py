@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from archive.part10.frame_table import FrameTable
+from archive.part10.frame_table import FrameTable, Kind
 from archive.part10.stream import Part10Stream
 from archive.part10.writeback import start_writeback
 from converters.errors import TargetExists
@@ -22,6 +22,7 @@ from converters.slide import Progress, Slide, SourceFile
 from converters.writer.ahead import FramesAhead, can_be_ahead
 from converters.writer.born import DicomInstance
 from converters.writer.dual_tiff import wrapping
+from converters.writer.gathering import gathered_chunks
 from converters.writer.pieces import pieces
 
 MOST_PENDING = 8  # pieces of 1 MiB
@@ -45,7 +46,11 @@ def part10_chunks(instance: DicomInstance) -> Iterator[bytes]:
             else:
                 path = blob.path if isinstance(blob, SourceFile) else blob
                 blobs.append(stack.enter_context(path.open("rb")).fileno())
-        yield from pieces(part10_stream(instance).parts(), blobs)
+        stream, table = part10_stream(instance), FrameTable.from_bytes(instance.frame_table)
+        if table.kind is Kind.GATHER:
+            yield from gathered_chunks(stream, table, blobs)
+        else:
+            yield from pieces(stream.parts(), blobs)
 
 
 def part10_bytes(instance: DicomInstance) -> bytes:
