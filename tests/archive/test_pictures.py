@@ -7,6 +7,7 @@ from collections.abc import Sequence as Sequence_
 from dataclasses import replace
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -19,6 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from archive.channels import channels_of
 from archive.drawing import BadView
 from archive.errors import NotFound, TooLarge
+from archive.part10.codestream import jpeg_segments
 from archive.service import Archive
 from archive.values import Fit, Rendering, Stored
 from converters.codecs.colour import standard_profile
@@ -425,3 +427,61 @@ def test_a_damaged_coarse_level_hides_no_other(archive: Archive) -> None:
     header.save_as(out, enforce_file_format=True)
     store_bytes(archive, out.getvalue())
     assert drawn(archive, fine, 1).shape == (TILE, TILE)
+
+
+def bare_rgb(marker: bool) -> bytes:
+    """A JPEG of RGB, with or without Adobe's marker that says so; component names 1, 2, 3."""
+    pixels = np.zeros((TILE, TILE, 3), np.uint8)
+    pixels[..., 0] = 200
+    made = imagecodecs.jpeg8_encode(pixels, colorspace="RGB", outcolorspace="RGB", subsampling="444")
+    found = [(kind, at, end) for kind, at, end in jpeg_segments(made) if kind in (0xEE, 0xC0, 0xDA)]
+    data = bytearray(made)
+    for kind, at, _ in found:
+        for n, name in enumerate((1, 2, 3)):
+            if kind == 0xC0:
+                data[at + 6 + 3 * n] = name
+            elif kind == 0xDA:
+                data[at + 1 + 2 * n] = name
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64" + bytes(5)
+    plain = bytes(data)
+    for kind, at, end in found:
+        if kind == 0xEE:
+            plain = plain[: at - 4] + plain[end:]
+    plain = plain[:2] + adobe + plain[2:] if marker else plain
+    return plain + b"\0" * (len(plain) % 2)
+
+
+@pytest.mark.parametrize("marker", [True, False])
+def test_a_tile_whose_colours_a_browser_would_take_wrong_is_not_handed_out(
+    archive: Archive, marker: bool
+) -> None:
+    header = pydicom.dcmread(io.BytesIO(make_instance(tiles=[bare_rgb(marker)], frames=1, tile=TILE)))
+    header.PhotometricInterpretation = "RGB"
+    out = io.BytesIO()
+    header.save_as(out, enforce_file_format=True)
+    stored = store_bytes(archive, out.getvalue())
+    found = archive.instance(
+        stored.study_instance_uid, stored.series_instance_uid, stored.sop_instance_uid, **ASK
+    )
+    assert np.abs(drawn(archive, stored)[0, 0].astype(int) - (200, 0, 0)).max() < 8
+    assert (archive.tile(found, 0, 0, **ASK) is not None) == marker
+
+
+def test_a_tile_of_one_of_several_optical_paths_is_not_the_picture(archive: Archive) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (TILE, TILE), 99).save(buffer, "JPEG")
+    tile = buffer.getvalue() + b"\0" * (buffer.tell() % 2)
+    seen = []
+    for paths in (1, 2):
+        header = pydicom.dcmread(io.BytesIO(make_instance(tiles=[tile] * paths, frames=paths, tile=TILE)))
+        header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+        header.TotalPixelMatrixRows = header.TotalPixelMatrixColumns = TILE
+        header.NumberOfOpticalPaths = paths
+        out = io.BytesIO()
+        header.save_as(out, enforce_file_format=True)
+        stored = store_bytes(archive, out.getvalue())
+        found = archive.instance(
+            stored.study_instance_uid, stored.series_instance_uid, stored.sop_instance_uid, **ASK
+        )
+        seen.append(archive.tile(found, 0, 0, **ASK) is not None)
+    assert seen == [True, False]
