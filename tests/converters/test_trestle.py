@@ -102,9 +102,7 @@ def test_a_macro_that_is_no_picture_is_left_out_and_said(tmp_path: Path) -> None
     (tmp_path / "slide.Full").write_bytes(b"no picture")
     with open_slide(path) as slide:
         assert len(slide.sources) == 1
-        assert slide.findings == (
-            "the overview image is left out: it is no picture that can be read",
-        )
+        assert slide.findings == ("the overview image is left out: it is no picture that can be read",)
 
 
 @pytest.mark.parametrize(
