@@ -364,7 +364,10 @@ def measure(url: str, folder: Path, studies: int) -> None:
             )  # fmt: skip
     few = chance.sample(range(1, studies), 10)
     guest = Scope(f"study.id IN ({', '.join('?' * len(few))})", tuple(few))
-    asked = ["/studies?limit=10", "/instances?limit=25", "/series?Modality=SM&limit=10"]
+    asked = [
+        "/studies?limit=10", "/instances?limit=25", "/series?Modality=SM&limit=10",
+        "/instances?ImageType=LABEL&limit=10",
+    ]  # fmt: skip
     with server(url, folder, EVERYTHING) as ask, server(url, folder, guest) as ask_as_guest:
         for path in [*asked, f"/studies?PatientID=P{few[0]}"]:
             pairs = [(ask(path)[0], ask_as_guest(path)[0]) for _ in range(ASKED)]  # in turn

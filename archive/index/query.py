@@ -142,6 +142,7 @@ class _Page:
         self.join = " CROSS JOIN " if dialect == "sqlite" else " JOIN "
         self._level = query.level
         self._distinct = repeats(query, seek)
+        self._sorts = seek is not None and not seek.ordered
         matches = list(query.all_matches)
         if seek is not None:
             self.sql.add(seek.where, *seek.parameters)
@@ -166,7 +167,10 @@ class _Page:
         self._keys = [self._place, self._series, self._instance][: query.level]
 
     def select(self) -> str:
-        keys = ", ".join(f"{key} AS {name}" for key, name in zip(self._keys, _KEYS, strict=False))
+        # A sum is in no index: few rows are sorted, not met by walking all of the order.
+        first = f"{self._place} + 0" if self._sorts else self._place
+        named = zip([first, *self._keys[1:]], _KEYS, strict=False)
+        keys = ", ".join(f"{key} AS {name}" for key, name in named)
         distinct = "DISTINCT " if self._distinct else ""
         return f"SELECT {distinct}{keys} FROM {self._tables} WHERE {self.sql.where}"
 
