@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The web role under granian (``http.server = "granian"``): about twice gunicorn's frames.
+"""The web role under granian (``http.server = "granian"``).
 
 HTTP is parsed and written by granian's own threads; ours run the application. Processes
 are forked here, on the socket that the supervisor bound, and stop like every role
