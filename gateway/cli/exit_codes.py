@@ -100,6 +100,12 @@ EXIT_CODES: Sequence[ExitCode] = (
     ExitCode(24, ("archive.errors.SourceChanged",), "The file changed while it was read.", "Try again."),
     ExitCode(26, ("archive.errors.LeaseLost",), "The job is another worker's by now.", ""),
     ExitCode(
+        27,
+        ("archive.errors.RejectionRefused", "archive.errors.TransactionInUse"),
+        "A rejection note or storage commitment that does not fit what is stored or asked for.",
+        "The message says why.",
+    ),
+    ExitCode(
         25, ("archive.errors.ArchiveError",), "Another refusal of the archive.", "The message says which."
     ),
     ExitCode(
