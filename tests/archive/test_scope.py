@@ -20,7 +20,7 @@ STRANGER = {"principal": Principal("stranger", "dicomweb"), "scope": NOTHING}
 # Verbs without a scope: what the process itself does, never on behalf of somebody.
 INTERNAL = {
     "stage", "stage_copy", "spool_path", "adopt", "claim", "report", "finish", "fail", "watched",
-    "note_watched", "recover", "fold_access", "ready", "statistics", "close",
+    "note_watched", "recover", "fold_access", "ready", "statistics", "close", "assembly", "run_commitment",
 }  # fmt: skip
 
 
@@ -87,6 +87,9 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "quarantined": lambda: archive.quarantined(**STRANGER),
         "refused": lambda: archive.refused("unknown peer", **STRANGER) or [],
         "check": lambda: archive.check(instance, **STRANGER) or [],
+        "resolve_stored": lambda: archive.resolve_stored([b"\0" * 32], **STRANGER) or [],
+        "request_commitment": lambda: archive.request_commitment("2.25.1", [("1.2", sop)], **STRANGER) or [],
+        "commitment": lambda: archive.commitment("2.25.2", **STRANGER),
         "resolve": lambda: archive.resolve(1, reason="r", **STRANGER),
         "quarantined_bytes": lambda: archive.quarantined_bytes(1, **STRANGER),
         "verify": lambda: list(archive.verify(**STRANGER)),
