@@ -9,9 +9,10 @@ from archive import packed_json
 from archive.access import Principal, Scope
 from archive.decoded import MAX_NATIVE_BYTES, decoded_frames
 from archive.errors import CannotTranscode, Damaged, NoSuchFrame
+from archive.handle import Handle
 from archive.part10.frame_table import Kind, Segment
 from archive.part10.syntaxes import EXPLICIT, NATIVE
-from archive.retrieve import Handle, Retriever, native_frame_bytes, section_of
+from archive.retrieve import Retriever, native_frame_bytes, section_of
 from archive.values import ByteStream, Deflated, Instance
 
 _LONGEST_PATH = 4096

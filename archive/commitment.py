@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
-from archive.access import Action, Principal
+from archive.access import NOTHING, Action, Principal, Scope
 from archive.audit import APPLICATION_ACTIVITY, AuditRecord
 from archive.core import Core
-from archive.errors import ArchiveError, BadQuery, Busy, NoSuchTransaction, TransactionInUse
+from archive.errors import ArchiveError, BadQuery, Busy, NoSuchTransaction, NotAllowed, TransactionInUse
 from archive.part10.meta import is_uid
 from archive.retrieve import Retriever
 from archive.rows import find_row, visible
@@ -40,10 +40,13 @@ def _key(transaction: str) -> str:
 
 
 def request_commitment(
-    core: Core, transaction: str, references: Sequence[Reference], *, principal: Principal
+    core: Core, transaction: str, references: Sequence[Reference], *, principal: Principal, scope: Scope
 ) -> None:
     """See ``Archive.request_commitment``."""
     core.check(principal, Action.READ)
+    if scope == NOTHING:
+        core.refuse(principal, "commitment for who sees nothing")
+        raise NotAllowed(str(Action.READ))
     if not references or len(references) > MAX_REFERENCES:
         raise BadQuery(f"a request names 1 to {MAX_REFERENCES} instances")
     if not all(is_uid(text) for text in (transaction, *(uid for pair in references for uid in pair))):

@@ -23,10 +23,11 @@ from archive.errors import (
     NoSuchSeries,
     TooLarge,
 )
+from archive.handle import Handle, read_frame
 from archive.matrix import Matrix
 from archive.part10.codestream import sniff
 from archive.pyramid import Level, Pyramids, Recent, imaged_volume_mm
-from archive.retrieve import Handle, Retriever, read_frame
+from archive.retrieve import Retriever
 from archive.values import (
     Fit,
     FrameCodec,

@@ -14,9 +14,10 @@ from typing import TypeVar
 
 from archive.core import Core
 from archive.errors import CannotTranscode, NoSuchInstance
+from archive.handle import Handle
 from archive.indexing import execute
 from archive.matrix import Matrix, describe
-from archive.retrieve import Handle, Retriever
+from archive.retrieve import Retriever
 
 T = TypeVar("T")
 

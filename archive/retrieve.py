@@ -12,7 +12,6 @@ import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 from pydicom import dcmread
@@ -21,7 +20,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 
 from archive.access import EVERYTHING, Action, Principal, Scope
-from archive.blobs import JPEGXL, JPEGXL_RECOMPRESSION, Blob, describe_pixels, open_blobs, open_packed
+from archive.blobs import JPEGXL, JPEGXL_RECOMPRESSION, describe_pixels, open_blobs, open_packed
 from archive.core import Core
 from archive.decoded import FRAMES_AT_ONCE, MAX_NATIVE_BYTES, decoded_stream
 from archive.errors import (
@@ -36,10 +35,10 @@ from archive.errors import (
     NoSuchStudy,
     StorageFailed,
 )
-from archive.files import OpenFile
+from archive.handle import Handle, read_frame
 from archive.packed import PackedFile, ahead
 from archive.part10.bulk import BulkValue
-from archive.part10.frame_table import FrameTable, Kind, Range, Segment, repack
+from archive.part10.frame_table import FrameTable, Range, Segment
 from archive.part10.stream import Part10Stream
 from archive.part10.syntaxes import NATIVE
 from archive.preamble import served
@@ -48,19 +47,6 @@ from archive.stored_frames import StoredFrames
 from archive.values import ByteStream, Instance, PixelDescription
 
 DEFAULT_SYNTAX = "1.2.840.10008.1.2.1"
-
-
-@dataclass(slots=True)
-class Handle:
-    """An instance with its open files; kept while it is in use."""
-
-    row: Row
-    instance: Instance
-    record: OpenFile
-    table: FrameTable | None
-    blobs: tuple[Blob, ...]
-    seen_by: set[Scope] = field(default_factory=set)
-    pixels: PixelDescription | None = None
 
 
 class Handles:
@@ -472,18 +458,6 @@ def native_frame_bytes(row: Row) -> int:
     return row.rows * row.columns * row.samples_per_pixel * ((row.bits_allocated + 7) // 8)
 
 
-def read_frame(handle: Handle, table: FrameTable, index: int) -> bytes:
-    """One frame's bytes: table entry, positioned read, prefix."""
-    if table.kind is Kind.BITS:
-        place, first_bit, bits = table.bits(index)
-        return repack(_read(handle, place), first_bit, bits)
-    segments = table.segments(index)
-    if len(segments) == 1:
-        (only,) = segments
-        return only if isinstance(only, bytes) else _read(handle, only)
-    return b"".join(s if isinstance(s, bytes) else _read(handle, s) for s in segments)
-
-
 def recompressed_frame(handle: Handle, table: FrameTable, index: int) -> bytes | None:
     """The JPEG XL form of a frame that is stored so; else None."""
     segments = table.segments(index)
@@ -500,13 +474,6 @@ def digest_of(pieces: Iterable[bytes]) -> bytes:
     for piece in pieces:
         digest.update(piece)
     return digest.digest()
-
-
-def _read(handle: Handle, place: Range) -> bytes:
-    data = handle.blobs[place.blob_index].pread(place.offset, place.length)
-    if len(data) != place.length:
-        raise Damaged(f"the pixel data of {handle.row.sop_instance_uid} are incomplete")
-    return data
 
 
 def _streamed(plan: Part10Stream, handle: Handle, etag: str = "") -> ByteStream:

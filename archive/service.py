@@ -522,7 +522,7 @@ class Archive:
     ) -> None:
         """Ask for the safekeeping of instances (SOP class and instance UID) under a new
         Transaction UID; a job answers. Raises TransactionInUse, BadQuery. PS3.4 J.3."""
-        commitment.request_commitment(self._core, transaction, references, principal=principal)
+        commitment.request_commitment(self._core, transaction, references, principal=principal, scope=scope)
 
     def commitment(self, transaction: str, *, principal: Principal, scope: Scope) -> Commitment:
         """The answer, for who asked. Raises NoSuchTransaction."""

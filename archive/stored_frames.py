@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from archive.access import Principal
 from archive.errors import NoSuchFrame
 from archive.files import OpenFile
+from archive.handle import Handle, read_frame
 from archive.part10.frame_table import FrameTable, Range, read_now
 
 if TYPE_CHECKING:
     from archive.core import Core
-    from archive.retrieve import Handle
     from archive.values import Instance
 
 
@@ -25,7 +25,7 @@ class StoredFrames:
 
     __slots__ = ("_core", "_handle", "_principal")
 
-    def __init__(self, core: "Core", handle: "Handle", principal: Principal) -> None:
+    def __init__(self, core: "Core", handle: Handle, principal: Principal) -> None:
         self._core, self._handle, self._principal = core, handle, principal
 
     @property
@@ -34,8 +34,6 @@ class StoredFrames:
 
     def one(self, number: int) -> bytes:
         """Frame ``number`` (from 1), noted in the trail. Raises NoSuchFrame, Damaged."""
-        from archive.retrieve import read_frame
-
         data = read_frame(self._handle, self._table(number), number - 1)
         self._note(1)
         return data
@@ -68,8 +66,6 @@ class StoredFrames:
     def many(self, numbers: Sequence[int]) -> Iterator[bytes]:
         """Frames in the order asked; every number is checked, and all are noted, before the
         first is read. Raises NoSuchFrame at the call, Damaged later."""
-        from archive.retrieve import read_frame
-
         tables = [self._table(number) for number in numbers]
         self._note(len(numbers))
         handle = self._handle
