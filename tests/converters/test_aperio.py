@@ -13,9 +13,10 @@ from PIL import Image
 from converters.codecs import decode
 from converters.convert import ConvertOptions, convert
 from converters.errors import DamagedSlide, UnreadableSlide, UnsupportedCompression
+from converters.readers import tiff_pages
 from converters.readers.aperio_description import parse_description
 from converters.registry import open_slide, readers
-from converters.slide import Role
+from converters.slide import Role, TileMap
 from gateway.demo.svs import JPEG2000_YCBCR, Pixels, Scan, SvsWriter, TileFormat
 from tests.support.converted import jpeg2000_of_components
 from tests.support.level_values import level_values
@@ -306,3 +307,20 @@ def test_any_text_is_parsed_without_complaint(text: str) -> None:
     assert words.pixel_spacing_mm is None
     assert words.origin_mm(None) is None
     assert words.acquired is None
+
+
+def test_tables_of_very_many_tiles_take_the_place_of_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_svs(tmp_path / "a.svs")
+    with open_slide(path) as few:
+        monkeypatch.setattr(tiff_pages, "MANY_TILES", 0)
+        with open_slide(path) as many:
+            for one, other in zip(few.scenes[0].levels, many.scenes[0].levels, strict=True):
+                assert isinstance(one.tiles, TileMap)
+                assert isinstance(other.tiles, TileMap)
+                assert np.array_equal(one.tiles.offsets, other.tiles.offsets)
+                assert np.array_equal(one.tiles.lengths, other.tiles.lengths)
+                assert one.reference is not None
+                assert other.reference is not None
+                assert np.array_equal(one.reference(0), other.reference(0))
