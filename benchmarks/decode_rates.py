@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slides whose tiles must be made again: conversion against what decodes them.
 
-MRXS (photos that overlap, stitched), CZI (zstd, overlapping), ND2 and VSI (raw, 16 bits), drawn
+MRXS (photos that overlap, stitched), CZI (zstd, overlapping), ND2 and VSI (raw, 16 bits), and VSI as
+scanners of stained tissue write it (JPEG: its levels are copied, those it lacks computed), drawn
 with grain until they compress as scanned tissue does (JPEG of quality 85 to 1.1 bits a pixel,
 JPEG 2000 without loss to 6.5; CMU-1-Small-Region: 1.0 and 6.4).
 
@@ -15,7 +16,8 @@ slower there.
 The rate of conversion is of the same pixels, on all cores, from a file to a durable folder: it
 decodes, encodes, computes the levels that are missing, hashes the source, writes, fsyncs. Target:
 0.5 of the reader's. "Encoder alone" is what would come of it if all cores did nothing but encode
-what is written, at the rate measured here on one: where that is below the target, no
+what is written, at the rate measured here on one (without loss, and with: JPEG of quality 85,
+JPEG 2000 for 16 bits): where that is below the target, no
 conversion with this encoder can meet it. "By processor time" is the ratio that the processor's time
 of both gives, conversion's spread over all cores: what waiting for a disk or for others' work took is not
 in it.
@@ -41,6 +43,8 @@ EDGE = 8192
 TILE = 512
 TARGET = 0.5
 ENCODED_TILES = 24
+LOSSY = "lossy"
+LOSSY_QUALITY = 85
 
 
 def grainy(rows: int, columns: int, seed: int = 7) -> "object":
@@ -99,6 +103,14 @@ def write_vsi(folder: Path) -> Path:
     stack = olympus_stacks.DrawnStack(
         rows=EDGE // 2, columns=EDGE, tile=TILE, levels=3, coding="raw", channels=channels, bits=16, axes="c"
     )
+    with mock.patch.object(olympus_stacks, "picture", grainy):
+        return olympus_vsi.write_olympus_vsi(folder, (stack,))
+
+
+def write_vsi_jpeg(folder: Path) -> Path:
+    from tests.support.slides import olympus_stacks, olympus_vsi
+
+    stack = olympus_stacks.DrawnStack(rows=EDGE, columns=EDGE, tile=TILE, levels=3)
     with mock.patch.object(olympus_stacks, "picture", grainy):
         return olympus_vsi.write_olympus_vsi(folder, (stack,))
 
@@ -175,11 +187,27 @@ def read_vsi(path: Path, levels: int) -> int:
     return count
 
 
+def read_vsi_jpeg(path: Path, levels: int) -> int:
+    import slideio
+
+    scene = slideio.open_slide(str(path), "VSI").get_scene(0)
+    columns, rows = scene.size
+    count = 0
+    for level in range(min(levels, scene.num_zoom_levels)):
+        scale = 1 << level
+        for top, left, down, across in tiles(rows // scale, columns // scale):
+            region = left * scale, top * scale, across * scale, down * scale
+            scene.read_block(region, size=(across, down) if level else (0, 0))
+            count += down * across
+    return count
+
+
 FORMATS: dict[str, tuple[Callable[[Path], Path], Callable[[Path, int], int], str]] = {
     "mrxs": (write_mrxs, read_mrxs, "openslide"),
     "czi": (write_czi, read_czi, "pylibCZIrw"),
     "nd2": (write_nd2, read_nd2, "nd2"),
     "vsi": (write_vsi, read_vsi, "slideio"),
+    "vsi-jpeg": (write_vsi_jpeg, read_vsi_jpeg, "slideio"),
 }
 
 
@@ -208,13 +236,26 @@ def encode(_: str, path: Path) -> None:
         work, level = TileWork(slide), slide.scenes[0].levels[0]
         step = max(1, level.number_of_frames // ENCODED_TILES)
         some = [work.pixels(0, 0, index) for index in range(0, level.number_of_frames, step)]
-        for uid in LOSSLESS.values():
+        for coding in (*LOSSLESS, LOSSY):
+            form = choice(coding).of(level.pixel_type)
             begun = time.perf_counter()
             for pixels in some:
-                encode_tile(pixels, uid, bits_stored=level.pixel_type.bits_allocated)
+                encode_tile(
+                    pixels,
+                    form.transfer_syntax_uid,
+                    form.quality,
+                    bits_stored=level.pixel_type.bits_allocated,
+                )
             seconds = time.perf_counter() - begun
             print(len(some) * level.tile_rows * level.tile_columns / 1e6 / seconds)
         work.close()
+
+
+def choice(coding: str) -> "object":
+    """Lossless, or as most converters do it: JPEG of 8 bits (JPEG 2000 of 16) with loss."""
+    from converters.writer.coding import CodingChoice
+
+    return CodingChoice(lossy_quality=LOSSY_QUALITY) if coding == LOSSY else CodingChoice(coding)
 
 
 def child(*arguments: object) -> str:
@@ -252,13 +293,12 @@ def convert(name: str, folder: Path, coding: str) -> tuple[float, float]:
     from converters.convert import ConvertOptions
     from converters.convert import convert as convert_slides
     from converters.workshop import Workshop
-    from converters.writer.coding import CodingChoice
 
     with Workshop() as workshop:
         workshop.start()
         time.sleep(1)
         begun, used = time.perf_counter(), processor_seconds()
-        options = ConvertOptions(coding=CodingChoice(coding))
+        options = ConvertOptions(coding=choice(coding))
         convert_slides([Path(name)], folder, options, workshop=workshop)
         return time.perf_counter() - begun, processor_seconds() - used
 
@@ -270,7 +310,8 @@ def main(runs: int, names: list[str]) -> int:
 
     cores = len(os.sched_getaffinity(0))
     print(f"{platform.platform()}, {cores} cores, load {os.getloadavg()[0]:.1f}")
-    met: dict[str, list[str]] = {coding: [] for coding in LOSSLESS}
+    codings = (*LOSSLESS, LOSSY)
+    met: dict[str, list[str]] = {coding: [] for coding in codings}
     for name in names:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
@@ -282,7 +323,7 @@ def main(runs: int, names: list[str]) -> int:
                 f"{name}: {scanned / 1e6:.0f} Mpixel, {written / 1e6:.0f} written; {FORMATS[name][2]} on "
                 f"one core {reader:.0f} Mpixel/s, of the finest level {finest:.0f}"
             )
-            for coding, encoder in zip(LOSSLESS, encoders, strict=True):
+            for coding, encoder in zip(codings, encoders, strict=True):
                 times = []
                 for _ in range(runs):
                     os.sync()
