@@ -243,7 +243,7 @@ def encode(_: str, path: Path) -> None:
                 encode_tile(
                     pixels,
                     form.transfer_syntax_uid,
-                    form.quality,
+                    form.quality or LOSSY_QUALITY,
                     bits_stored=level.pixel_type.bits_allocated,
                 )
             seconds = time.perf_counter() - begun

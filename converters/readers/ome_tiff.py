@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converters.errors import DamagedSlide, UnsupportedPixels
+from converters.errors import DamagedSlide
 from converters.probe import Probe
 from converters.readers.ome_files import Found, OmeFiles, document_of, other_files
 from converters.readers.ome_xml import OmeChannel, OmeDocument, OmeImage
@@ -160,10 +160,9 @@ def _scenes(image: OmeImage, files: OmeFiles, cache: SegmentCache, findings: lis
     """One scene for each time point."""
     found = files.planes(image)
     depth, _, times = image.sizes
-    step, reverse = _focal_step(image) if depth > 1 else (0.0, False)
-    heights = tuple(step * number for number in range(depth) if step or depth == 1)
+    heights, order = _focal_planes(image) if depth > 1 else ((0.0,), [0])
     for time in range(times):
-        finest = _finest(image, found, time, reverse)
+        finest = _finest(image, found, time, order)
         if all(plane is None for path in finest for plane in path):
             findings.append(f"time point {time + 1} has no planes: left out")
             continue
@@ -205,28 +204,27 @@ def _spacing(image: OmeImage, page: "tifffile.TiffPage", findings: list[str]) ->
     return stated
 
 
-def _focal_step(image: OmeImage) -> tuple[float, bool]:
-    """(Distance between planes in µm, 0 where it is not stated; whether they come highest first)."""
+def _focal_planes(image: OmeImage) -> tuple[tuple[float, ...], Sequence[int]]:
+    """Heights in µm from the lowest plane on, none where they are not stated, and the planes'
+    numbers in that order."""
+    depth = image.sizes[0]
     first: dict[int, float] = {}
     for plane in image.planes:
         if plane.position_um is not None:
             first.setdefault(plane.z, plane.position_um)
-    heights = [first[z] for z in sorted(first)]
-    steps = np.diff(heights)
-    reverse = bool(len(heights) == image.sizes[0] and (steps < 0).all())
-    if image.spacing_um[2] is not None:
-        return image.spacing_um[2], reverse
-    if len(heights) != image.sizes[0] or not steps.all():
-        return 0.0, reverse
-    step = abs(float(steps.mean()))
-    if (np.abs(np.abs(steps) - step) > UNEVEN * step).any() or not ((steps > 0).all() or reverse):
-        raise UnsupportedPixels("the focal planes are not evenly spaced")
-    return step, reverse
+    known = len(first) == depth == len(set(first.values()))
+    order = sorted(range(depth), key=first.__getitem__) if known else list(range(depth))
+    step = image.spacing_um[2]
+    if step is None and known:
+        heights = [first[z] - first[order[0]] for z in order]
+        step = heights[-1] / (depth - 1)
+        if (np.abs(np.diff(heights) - step) > UNEVEN * step).any():
+            return tuple(heights), order
+    return tuple(step * number for number in range(depth)) if step else (), order
 
 
-def _finest(image: OmeImage, found: Found, time: int, reverse: bool) -> list[list[Plane | None]]:
-    depth, channels, _ = image.sizes
-    order = range(depth - 1, -1, -1) if reverse else range(depth)
+def _finest(image: OmeImage, found: Found, time: int, order: Sequence[int]) -> list[list[Plane | None]]:
+    _, channels, _ = image.sizes
     paths: list[list[Plane | None]] = []
     for channel in range(channels):
         planes = [found.get((channel, z, time)) for z in order]

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from converters.convert import ConvertOptions, convert
-from converters.errors import DamagedSlide, MissingCompanion, MissingFocalPlaneSpacing, UnsupportedPixels
+from converters.errors import DamagedSlide, MissingCompanion, MissingFocalPlaneSpacing
 from converters.readers.ome_tiff import OmeTiffReader
 from converters.readers.ome_xml import parse_ome
 from converters.registry import companions, open_slide
@@ -295,14 +295,29 @@ def test_focal_planes_come_lowest_first(
             assert np.array_equal(level_values(level, 0, plane)[..., 0], image.pixels[0, 0, z])
 
 
-def test_uneven_focal_planes_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("heights", "order"), [((1, 2, 5), (0, 1, 2)), ((5, 1, 2), (1, 2, 0))])
+def test_uneven_focal_planes_keep_their_heights(
+    tmp_path: Path, heights: tuple[int, ...], order: tuple[int, ...]
+) -> None:
     planes = "".join(
         f'<Plane TheZ="{z}" TheC="0" TheT="0" PositionZ="{height}" PositionZUnit="µm"/>'
-        for z, height in enumerate((1, 2, 5))
+        for z, height in enumerate(heights)
     )
     image = Image(grey(1, 3, rows=40, columns=50, dtype="uint8"), planes=planes)
-    with pytest.raises(UnsupportedPixels, match=r"^the focal planes are not evenly spaced$"):
-        open_slide(write_ome(tmp_path, [image]))
+    path = write_ome(tmp_path, [image])
+    with open_slide(path) as slide:
+        assert slide.scenes[0].focal_planes_um == (0.0, 1.0, 4.0)
+        for plane, z in enumerate(order):
+            level = slide.scenes[0].levels[0]
+            assert np.array_equal(level_values(level, 0, plane)[..., 0], image.pixels[0, 0, z])
+    (done,) = convert([path], tmp_path / "out")
+    finest = pydicom.dcmread(done.folder / "level-0.dcm")
+    assert finest.DimensionOrganizationType == "TILED_SPARSE"
+    found = [
+        frame.PlanePositionSlideSequence[0].ZOffsetInSlideCoordinateSystem
+        for frame in finest.PerFrameFunctionalGroupsSequence
+    ]
+    assert [float(height) for height in found] == pytest.approx([0.0, 1.0, 4.0])
 
 
 @pytest.mark.parametrize("companion", [False, True])
