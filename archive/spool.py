@@ -251,7 +251,7 @@ class _Follower:
         self._over = False
         self._moved = threading.Condition()
         self._digest = hashlib.sha256()
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
         self._thread.start()
 
@@ -275,7 +275,7 @@ class _Follower:
                     self._hash(position, step)
                     position += step
         except Exception as error:  # noqa: BLE001 - whatever it is, the digest is not that of the copy
-            self._failure = OSError(errno.EIO, str(error))
+            self._failure = OSError(errno.EIO, str(error)) if isinstance(error, ValueError) else error
 
     def _hash(self, position: int, length: int) -> None:
         # Mapped, not read: no copy, and one long call without the interpreter's lock, which
@@ -300,7 +300,8 @@ class _Follower:
         self._thread.join()
 
     def finish(self) -> bytes:
-        """All is written: the digest. Raises OSError if the copy cannot be read back."""
+        """All is written: the digest. Raises OSError if the copy cannot be read back, and
+        what an onlooker raised."""
         self.stop()
         if self._failure is not None:
             raise self._failure
@@ -351,7 +352,9 @@ def _copy(
 def _copy_step(source: int, target: int, position: int) -> int:
     """Copy some bytes at ``position``; 0 at the end of the source."""
     try:
-        return os.copy_file_range(source, target, _STEP_BYTES, position, position)
+        copied = os.copy_file_range(source, target, _STEP_BYTES, position, position)
+        if copied:
+            return copied  # some file systems say 0 without being at the end: that is read for
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

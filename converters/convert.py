@@ -118,10 +118,13 @@ def _convert(
 
     with ExitStack() as stack:
         workshop.start()  # its libraries load beside what comes first
+        at_first = _state(path)
         opened = stack.enter_context(workshop.open(path))
         scratch = stack.enter_context(scratch_beside(folder))
         slide, bench = opened.slide, opened.bench
         before = _states(slide)
+        if at_first not in before:
+            raise DamagedSlide("the slide's file changed while it was opened")
         target = stack.enter_context(PartialFolder(folder, progress, dual_tiff=options.dual_tiff))
         # the levels that are missing are made while the slide's files pass by
         beside = stack.enter_context(ThreadPoolExecutor(1, "beside"))
@@ -142,7 +145,8 @@ def _convert(
         following, expected = Following(slide), _expected(slide)
         onlookers: list[Onlooker] = [following]
         if expected:
-            copied = sorted({level for _, level in expected} & set(options.levels or range(MAX_LEVELS)))
+            everywhere = min(len(scene.levels) for scene in slide.scenes)  # below, some are computed
+            copied = sorted(set(range(everywhere)) & set(options.levels or range(MAX_LEVELS)))
             pixels = images_of(slide, bench)
             likely = made(Look(expected, pixels), bytes(32), copied)
             onlookers += target.write_ahead(likely, slide)
@@ -183,10 +187,18 @@ def _expected(slide: Slide) -> Mapping[tuple[int, int], Survey]:
     return found
 
 
-def _states(slide: Slide) -> list[tuple[int, int, int]]:
-    """Inode, size and time of each of a slide's files. Raises OSError."""
-    states = [source.path.stat() for source in slide.sources]
-    return [(state.st_ino, state.st_size, state.st_mtime_ns) for state in states]
+def _states(slide: Slide) -> list[tuple[int, int, int] | None]:
+    """Inode, size and time of each of a slide's files."""
+    return [_state(source.path) for source in slide.sources]
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """None where nothing is there: that is told by who opens it."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _not_tiff(instances: Sequence[DicomInstance]) -> Iterator[str]:

@@ -180,6 +180,8 @@ def associated_image(page: "tifffile.TiffPage", role: Role) -> AssociatedImage:
     if not (0 < rows <= 65535 and 0 < columns <= 65535 and rows * columns <= MAX_ASSOCIATED_PIXELS):
         raise DamagedSlide(f"the {role.value.lower()} image has an impossible size")
     samples = int(page.samplesperpixel)
+    if int(page.imagedepth) != 1:
+        raise DamagedSlide(f"the {role.value.lower()} image has an impossible size")
     if page.bitspersample != 8 or samples not in (1, 3) or int(page.planarconfig) != 1:
         raise UnsupportedPixels(f"the {role.value.lower()} image is not of 8-bit grey or RGB pixels")
 

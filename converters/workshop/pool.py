@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters import errors
-from converters.errors import ConversionError, DamagedSlide
+from converters.errors import ConversionError, DamagedSlide, NotEnoughMemory
 from converters.isolation.parent import Child, ChildFailed, ChildKilled
 from converters.isolation.wire import Status, pack_request
 from converters.registry import claiming, open_slide
@@ -134,7 +134,7 @@ class Workshop:
             self._drop(child)
             if again:  # the system may have been short of memory for another's sake
                 return self._perform(parts, again=False)
-            raise DamagedSlide(f"the file's reader {failure}") from failure
+            raise NotEnoughMemory(f"the file's reader {failure} twice") from failure
         except ChildFailed as failure:
             self._drop(child)
             raise DamagedSlide(f"the file's reader {failure}") from failure

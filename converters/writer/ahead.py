@@ -85,15 +85,19 @@ class FramesAhead:
     def finish(self, instance: DicomInstance) -> bool:
         """The rest of the file, durable, if all frames are there and are those of
         ``instance``; else False: the file is of no use then."""
+        if not can_be_ahead(instance):
+            return False
         table = FrameTable.from_bytes(instance.frame_table)
-        stream = _stream(instance, table)
-        lead = stream.lead()
         same = (
-            (stream.length, len(lead), table.prefixes) == (self._length, self._lead_bytes, self._prefixes)
+            table.prefixes == self._prefixes
             and np.array_equal(table.direct_entries(), self._entries)
             and self._blobs == _own(instance)
         )
         if self._done < len(self._entries) or not same:
+            return False
+        stream = _stream(instance, table)
+        lead = stream.lead()
+        if (stream.length, len(lead)) != (self._length, self._lead_bytes):
             return False
         self._file.append(SEQUENCE_DELIMITER)
         if self._file.position != self._length:

@@ -25,7 +25,7 @@ LOSSLESS = {
     "none": EXPLICIT_LE,
 }
 """Names in settings and on the command line -> transfer syntaxes. JPEG 2000 is the
-default: of the lossless ones most viewers read it (OpenSlide 4 reads no other)."""
+default: of the compressed ones most viewers read it (OpenSlide 4 reads no other)."""
 DEFAULT_LOSSLESS = "jpeg2000"
 LOSSY_METHODS = {JPEG_BASELINE: "ISO_10918_1", JPEG2000: "ISO_15444_1"}
 

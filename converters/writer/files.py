@@ -27,6 +27,7 @@ from converters.writer.pieces import pieces
 
 MOST_PENDING = 8  # pieces of 1 MiB
 FLUSH_BYTES = 64 << 20
+MOST_AHEAD = 8  # files that are open, with their buffers, while the slide passes by
 
 
 def part10_stream(instance: DicomInstance) -> Part10Stream:
@@ -102,7 +103,9 @@ class PartialFolder:
         a file that turns out otherwise is written again."""
         if self._dual_tiff:
             return []
-        for instance, name in zip(instances, file_names(instances), strict=True):
+        named = [(one, name) for one, name in zip(instances, file_names(instances), strict=True)]
+        named.sort(key=lambda one: one[0].pixel_bytes, reverse=True)
+        for instance, name in named[:MOST_AHEAD]:
             if can_be_ahead(instance):
                 self._ahead[name] = FramesAhead(self._partial / name, instance, slide)
                 self._total += part10_stream(instance).length

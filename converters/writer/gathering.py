@@ -59,6 +59,8 @@ def _parts(
         if not here.any():
             continue
         if isinstance(blob, bytes):
+            if int((starts + lengths)[here].max()) > len(blob):
+                raise DamagedSlide("a frame lies beyond the end of its bytes")
             views.append(memoryview(blob))
         else:
             begin, end = int(starts[here].min()), int((starts + lengths)[here].max())
@@ -80,6 +82,8 @@ def _one_by_one(
     parts: list[bytes | memoryview] = []
     for offset, length, number, literal in rows.tolist():
         blob = literals if literal else blobs[number]
+        if not isinstance(blob, int) and offset + length > len(blob):
+            raise DamagedSlide("a frame lies beyond the end of its bytes")
         parts.append(
             _read(blob, offset, length)
             if isinstance(blob, int)

@@ -3,7 +3,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import io
 import os
 import shutil
@@ -22,6 +21,7 @@ from converters.workshop import Opened, Workshop
 from converters.writer.born import DicomInstance, Look, born_instances
 from converters.writer.coding import DEFAULT_CODING, CodingChoice
 from converters.writer.metadata import Metadata
+from converters.writer.passage import digest_of
 from converters.writer.recompose import Recomposed
 from gateway.ingest.settling import shown
 
@@ -95,10 +95,7 @@ def new_slide(
 
 def manifest_digest(files: Sequence[tuple[str, StagedFile]]) -> bytes:
     """As :func:`converters.convert.source_digest`, of files hashed already."""
-    if len(files) == 1:
-        return files[0][1].sha256
-    lines = sorted(f"{name}\0{staged.size_bytes}\0{staged.sha256.hex()}\n" for name, staged in files)
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).digest()
+    return digest_of([(name, staged.size_bytes, staged.sha256) for name, staged in files])
 
 
 def _container_identifier(made: Sequence[DicomInstance]) -> str:

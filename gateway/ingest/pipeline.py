@@ -114,9 +114,9 @@ def _ingested(
         whole = max(path.stat().st_size, 1)
         staged = archive.stage_copy(path, lambda copied: report(min(copied / whole, 1.0) * _COPIED))
         with contextlib.ExitStack() as stack:
-            stack.callback(report, 1.0)
             stack.callback(staged.path.unlink, missing_ok=True)
             stored = [archive.store_file(staged, principal=principal, scope=scope, sender=sender)]
+        report(1.0)
         return Ingested(staged.sha256, stored, ((path.name, staged.sha256),))
     with contextlib.ExitStack() as stack:
         if converter is None:
@@ -125,12 +125,12 @@ def _ingested(
         converter.workshop.start()  # its libraries load beside the copy
         spool = archive.spool_path().parent
         folder = stack.enter_context(scratch_folder(spool))
-        stack.callback(report, 1.0)
         copies, opened, look, again, early = _copied(archive, path, folder, converter, report, stack)
         digest = manifest_digest(list(copies.values()))
         files = tuple((name, staged.sha256) for name, staged in copies.values())
         known = archive.original_of(digest, principal=principal, scope=scope)
         if known:
+            report(1.0)
             return Ingested(digest, known, files, tuple(images_left_out(opened.slide, look.pixels)))
         if say is not None and again:
             say("; ".join(again))
@@ -141,6 +141,7 @@ def _ingested(
             progress=lambda done, total: report(_COPIED + (1 - _COPIED) * 0.9 * done / max(1, total)),
         )  # fmt: skip
         stored = archive.store_slide(new, principal=principal, scope=scope, sender=sender)
+        report(1.0)
         return Ingested(digest, stored, files, tuple(images_left_out(opened.slide, look.pixels)))
 
 

@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 
 from archive import spool as spool_module
-from archive.errors import SourceChanged, StorageFailed, Unreadable
+from archive.errors import SourceChanged, Unreadable
 from archive.spool import Spool
 
 MIB = 1 << 20
 
 
 @pytest.mark.parametrize("size", [0, 1, MIB, 32 * MIB, 32 * MIB + 1, 70 * MIB - 5])
-@pytest.mark.parametrize("in_kernel", [True, False])
+@pytest.mark.parametrize("in_kernel", [True, False, None])
 def test_a_copy_has_the_bytes_and_the_digest_of_its_source(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, in_kernel: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, in_kernel: bool | None
 ) -> None:
-    if not in_kernel:
+    if in_kernel is None:  # as some file systems do
+        monkeypatch.setattr(os, "copy_file_range", lambda *_: 0)
+    elif not in_kernel:
 
         def unsupported(*arguments: object) -> int:
             raise OSError(18, "cross-device")
@@ -62,7 +64,7 @@ def test_an_onlooker_that_fails_leaves_no_digest_of_half_a_copy(tmp_path: Path) 
 
     source = tmp_path / "source"
     source.write_bytes(bytes(3 * MIB))
-    with pytest.raises(StorageFailed):
+    with pytest.raises(ZeroDivisionError):
         Spool(tmp_path / "spool").copy(source, seen=fail)
     assert list((tmp_path / "spool").iterdir()) == []
 

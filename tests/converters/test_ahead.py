@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from converters.convert import convert
-from converters.writer import direct, passage
+from converters.convert import ConvertOptions, convert
+from converters.writer import direct, files, passage
 from converters.writer.ahead import FramesAhead
+from converters.writer.coding import CodingChoice
 from converters.writer.direct import BUFFER_BYTES, DirectFile
 from converters.writer.files import PartialFolder
 from gateway.demo.svs import YCBCR, TileFormat
@@ -60,6 +61,29 @@ def test_a_guess_that_was_wrong_is_written_again(tmp_path: Path, told: list[bool
     assert told == [True, False]  # the second tile is none of the few that were looked at
     assert complete(tiles[1], form) in found["level-0.dcm"]
     assert sorted(found) == sorted(file.name for file in (tmp_path / "wrong" / "b").iterdir())
+
+
+def test_a_level_that_turns_out_to_be_no_copy_is_made_again_in_any_form(
+    tmp_path: Path, told: list[bool]
+) -> None:
+    form, other = TileFormat(photometric=YCBCR), TileFormat(photometric=YCBCR, subsampling="422")
+    tiles = tiles_of(form, 100)
+    tiles[1] = complete(tiles_of(other, 1)[0], other)
+    path = slide_of(tmp_path / "a.svs", tiles, form, 10)
+    for lossless in ("none", "jpeg2000"):
+        options = ConvertOptions(coding=CodingChoice(lossless))
+        (done,) = convert([path], tmp_path / lossless, options)
+        assert not done.instances[-1].born
+    assert told == [False, False]
+
+
+def test_only_so_many_files_are_open_while_a_slide_passes_by(
+    tmp_path: Path, told: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MOST_AHEAD", 1)
+    path = make_svs(tmp_path / "a.svs")
+    written(path, tmp_path / "one")
+    assert told == [True]
 
 
 @pytest.mark.parametrize("cached", [True, False])

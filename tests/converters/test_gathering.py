@@ -70,3 +70,13 @@ def test_a_file_that_became_shorter_is_damage(
     table = FrameTable.from_bytes(encode_gather(frames()))
     with pytest.raises(DamagedSlide, match="became shorter"):
         list(gathered_chunks(stream_of(table), table, blobs))
+
+
+@pytest.mark.parametrize("span", [32 << 20, 100])
+def test_bytes_that_are_too_short_are_damage(
+    blobs: list[int | bytes], monkeypatch: pytest.MonkeyPatch, span: int
+) -> None:
+    monkeypatch.setattr(gathering, "SPAN_BYTES", span)
+    table = FrameTable.from_bytes(encode_gather(frames()))
+    with pytest.raises(DamagedSlide, match="beyond the end"):
+        list(gathered_chunks(stream_of(table), table, [blobs[0], bytes(100)]))
