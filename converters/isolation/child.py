@@ -11,6 +11,7 @@ begins with an unbroken heap.
 import ctypes
 import os
 import resource
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 
 from converters.isolation.wire import Status, pack_reply, read_request
 
+IDLE_S = 5.0
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 Answer = Callable[[dict[str, Any], list[bytes]], tuple[Status, bytes]]
@@ -49,8 +51,11 @@ def limit_time(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 
-def serve(connection: socket.socket, seconds: int, answer: Answer) -> None:
-    """Answer requests until the parent closes its end."""
+def serve(
+    connection: socket.socket, seconds: int, answer: Answer, idle: Callable[[], None] | None = None
+) -> None:
+    """Answer requests until the parent closes its end. ``idle`` is called when none came
+    for a while: what a child keeps for the next must not be kept for ever."""
 
     def read(size: int) -> bytes:
         buffer = bytearray(size)
@@ -64,6 +69,8 @@ def serve(connection: socket.socket, seconds: int, answer: Answer) -> None:
 
     connection.sendall(pack_reply(Status.DONE, 0))
     while True:
+        if idle is not None and not select.select([connection], [], [], IDLE_S)[0]:
+            idle()
         try:
             order, blobs = read_request(read)
         except EOFError:
@@ -76,10 +83,10 @@ def serve(connection: socket.socket, seconds: int, answer: Answer) -> None:
             return
 
 
-def run(arguments: list[str], answer: Answer) -> None:
-    """The life of a child: ``FD MEMORY SECONDS PARENT``."""
+def run(arguments: list[str], answer: Answer, idle: Callable[[], None] | None = None) -> None:
+    """The life of a child: ``FD MEMORY SECONDS PARENT``; see :func:`serve`."""
     descriptor, memory_bytes, seconds, parent = map(int, arguments)
     die_with(parent)
     with socket.socket(fileno=descriptor) as connection:
         limit_memory(memory_bytes)
-        serve(connection, seconds, answer)
+        serve(connection, seconds, answer, idle)

@@ -121,4 +121,4 @@ def answer(order: dict[str, Any], blobs: list[bytes]) -> tuple[Status, bytes]:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1:], answer)
+    run(sys.argv[1:], answer, _OPEN.close)  # a deleted file takes its space until it is closed

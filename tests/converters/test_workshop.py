@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The workshop: C libraries work on bytes from outside in child processes, never here."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from converters.writer import born
 from converters.writer.coding import FrameCoding
 from converters.writer.tilework import Quad
 from tests.support.make_slide import make_svs
+from tests.support.server import wait_for
 from tests.support.slides import BASES
 
 JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
@@ -137,3 +139,18 @@ def test_what_was_written_wrong_does_not_agree_instead_of_being_called_damage(
     with workshop.open(path) as opened:
         assert not opened.bench.agrees(0, 0, 0, b"\xff\xd8 no frame", JPEG_2000_LOSSLESS, "RGB")
         assert not opened.bench.image_agrees(0, b"\xff\xd8 no frame", JPEG_2000_LOSSLESS, "RGB")
+
+
+def test_a_child_without_work_lets_go_of_its_slide(tmp_path: Path) -> None:
+    path = make_svs(tmp_path / "a.svs")
+    with Workshop(Limits(processes=1)) as workshop, workshop.open(path) as opened:
+        opened.bench.image(0)
+        (child,) = workshop._children
+
+        def is_open() -> bool:
+            links = Path(f"/proc/{child.pid}/fd").iterdir()
+            return any(os.readlink(link) == str(path) for link in links)
+
+        assert is_open()
+        wait_for(lambda: not is_open(), 30)
+        assert opened.bench.image(0).size  # and opens it again
