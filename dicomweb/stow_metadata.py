@@ -85,9 +85,9 @@ def _keep_bulk(part: BodyPart, assembly: Assembly, report: Report) -> None:
     except MultipartError:
         assembly.drop()
         raise
-    except Exception as error:
-        if isinstance(error, TooLarge) or not isinstance(error, ArchiveError):
-            raise
+    except TooLarge:
+        raise
+    except ArchiveError as error:
         assembly.drop()
         part.skip()
         report.refuse(error)

@@ -72,7 +72,7 @@ class _Chunks:
             return bytes(next(self._next))
         except StopIteration:
             raise
-        except Exception:
+        except Exception:  # the status is sent; granian knows no other end of a body
             log.exception("an answer ended badly")
             raise StopIteration from None
 
@@ -104,7 +104,7 @@ def adapter(application: "WSGIApplication") -> Callable[[Any, dict[str, Any]], N
         start = _Start()
         try:
             body = application(environ, start)  # type: ignore[arg-type]
-        except Exception:
+        except Exception:  # one request's fault must not end the process
             log.exception("a request ended badly")
             protocol.response_bytes(500, [("Content-Length", "0")], b"")
             return
@@ -211,7 +211,7 @@ class _Master:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             code = self._work(stop)
-        except Exception:
+        except Exception:  # the process ends below whatever happened, with a code that says so
             log.exception("a web process cannot start")
         finally:
             _leave(code)
