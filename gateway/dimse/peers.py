@@ -7,12 +7,24 @@ associate, which the settings allow on loopback only.
 """
 
 import ipaddress
+import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from archive.access import Principal
 from gateway.settings import Peer
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a peer listens; ``tls`` is how its certificate is judged, None for plain TCP."""
+
+    ae_title: str
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
 
 
 def parse_address(text: str) -> Address:
