@@ -115,3 +115,8 @@ def base_url() -> str:
         g.base_url = urls.base_url(request.environ, web().settings)
     made: str = g.base_url
     return made
+
+
+def warning(text: str) -> str:
+    """The value of a ``Warning`` header; the service is named by its base URI (8.3.4)."""
+    return f"299 {base_url()}{urls.ROOT}: {text}"

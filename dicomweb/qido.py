@@ -11,7 +11,7 @@ from archive.index.columns import supported
 from archive.index.query import Level, Query, parse_match
 from archive.values import Page
 from dicomweb import media, urls
-from dicomweb.context import archive, base_url, caller, web
+from dicomweb.context import archive, base_url, caller, warning, web
 from dicomweb.native_xml import native_dicom_model
 from dicomweb.qido_parameters import SearchParameters, parse_search
 from dicomweb.responses import (
@@ -122,7 +122,6 @@ def _with_warning(response: Response, page: Page) -> Response:
     if page.remaining:
         response.headers.add(
             "Warning",
-            f"299 {web().settings.service_name}: There are {page.remaining} additional results "
-            "that can be requested",
+            warning(f"There are {page.remaining} additional results that can be requested"),
         )
     return response

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 from archive.errors import NoSuchFrame, NoSuchInstance, NotFound, TooLarge
 from archive.values import Instance, Rendering
 from dicomweb import media, urls
-from dicomweb.context import archive, caller, web
+from dicomweb.context import archive, caller, warning, web
 from dicomweb.rendering import parse_rendering, parse_thumbnail
 from dicomweb.responses import (
     REVALIDATE,
@@ -143,8 +143,7 @@ def _warned(response: Response) -> Response:
         shown = ",".join(name for name in ("patient", "technique") if name in wanted.split(","))
         response.headers.add(
             "Warning",
-            f"299 {web().settings.service_name}: The following annotation values are not supported: "
-            + (shown or "unknown"),
+            warning(f"The following annotation values are not supported: {shown or 'unknown'}"),
         )
     return response
 

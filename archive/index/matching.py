@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydicom.datadict import dictionary_VM
+
 from archive.errors import BadQuery
 from archive.index.attributes import NUMBERS, SOUNDED
 from archive.index.sounds import sound, words
@@ -27,6 +29,7 @@ MAX_WILDCARDS = 8  # each "*" may make matching a long text slower by its length
 WILDCARD_VRS = frozenset(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"))
 _TEXTS = WILDCARD_VRS | {"AS", "UI"}
 _ONE_VALUE_VRS = frozenset(("LT", "ST", "UR", "UT"))  # a backslash is text there
+_MULTIPLE_VRS = frozenset(("AE", "AS", "AT", "CS", "LO", "PN", "SH", "UC"))  # C.2.2.2.8
 _UID = re.compile(r"[0-9.]{1,64}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 
@@ -45,6 +48,7 @@ class Kind(StrEnum):
     EMPTY = "empty"  # absent, or without a value
     SOUNDS = "sounds"  # as NAMES; or each of ``sounds`` (keys, with *) some word's
     ANY = "any"  # one of ``alternatives``
+    ALL = "all"  # each of ``alternatives``, by any value of a multi-valued attribute
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,11 @@ class Match:
     sounds: tuple[str, ...] = ()
     alternatives: "tuple[Match, ...]" = ()
 
+    @property
+    def each(self) -> "tuple[Match, ...]":
+        """The matches that must all be true for this one to be."""
+        return self.alternatives if self.kind == Kind.ALL else (self,)
+
 
 def parse_match(
     path: str, vr: str, text: str, *, fuzzy: bool = False, empty: bool = False, multiple: bool = False
@@ -71,8 +80,9 @@ def parse_match(
 
     Several values (``\\``, for UIDs also ``,``) match when one does. ``fuzzy``: names also
     by their sound (:mod:`archive.index.sounds`), words in any order. ``empty``: ``""``
-    matches what is absent or has no value (C.2.2.2.7). ``multiple``: lists of names,
-    ranges and empty values as well (C.2.2.2.8). Raises BadQuery."""
+    matches what is absent or has no value (C.2.2.2.7). ``multiple``: of an attribute that
+    may have several values each one asked for must be among them (C.2.2.2.8); lists of
+    names, ranges and empty values for the others. Raises BadQuery."""
     if len(text) > MAX_VALUE_LENGTH * (MAX_VALUES if vr == "UI" else 1):
         raise BadQuery(f"a matching value of {path} is too long")
     text = text.replace("\0", "").strip()
@@ -103,16 +113,31 @@ def parse_match(
 
 
 def _several(path: str, vr: str, text: str, fuzzy: bool, empty: bool) -> Match | None:
-    """A list that no other kind of match has: of names, of ranges, with empty values."""
+    """A list that no other kind of match has: of values that must all be there, of names, of
+    ranges, with empty values."""
     parts = [part.strip() for part in text.split("\\") if part.strip()]
-    if len(parts) < 2 or not (vr in ("PN", "DA", "TM", "DT") or (empty and EMPTY_VALUE in parts)):
+    every = vr in _MULTIPLE_VRS and _may_have_several(path)
+    listed = vr in ("PN", "DA", "TM", "DT") or (empty and EMPTY_VALUE in parts)
+    if len(parts) < 2 or not (every or listed):
         return None
     if len(parts) > MAX_ALTERNATIVES:
         raise BadQuery(f"{path} has more than {MAX_ALTERNATIVES} values")
+    if every and any(character in part for part in parts for character in "*?"):
+        raise BadQuery(f"the values of {path} must have no wildcards when each must match (C.2.2.2.8)")
+    if every and empty and EMPTY_VALUE in parts:
+        raise BadQuery(f"{path} cannot be empty and have a value")
     found = tuple(parse_match(path, vr, part, fuzzy=fuzzy, empty=empty) for part in dict.fromkeys(parts))
     if any(one.kind == Kind.UNIVERSAL for one in found):
         return Match(path, vr, Kind.UNIVERSAL)
-    return Match(path, vr, Kind.ANY, alternatives=found)
+    return Match(path, vr, Kind.ALL if every else Kind.ANY, alternatives=found)
+
+
+def _may_have_several(path: str) -> bool:
+    """Whether the dictionary gives the attribute a Value Multiplicity above 1."""
+    try:
+        return dictionary_VM(int(path[-8:], 16)) != "1"
+    except KeyError:
+        return False
 
 
 def _split(vr: str, text: str) -> list[str]:

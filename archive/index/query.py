@@ -67,10 +67,10 @@ class Query:
 
     @property
     def all_matches(self) -> tuple[Match, ...]:
-        """The keys, those of the resource's path included."""
+        """The keys one by one, those of the resource's path included."""
         uids = (("0020000D", self.study_instance_uid), ("0020000E", self.series_instance_uid))
         return (
-            *self.matches,
+            *(one for match in self.matches for one in match.each),
             *(Match(path, "UI", Kind.VALUES, (uid,)) for path, uid in uids if uid),
         )
 

@@ -144,7 +144,7 @@ def test_pages_do_not_overlap_and_announce_what_is_left(reader):
         response = reader.get(f"{WEB}/instances?limit=1&offset={offset}", headers=JSON)
         seen += values(response.get_json(force=True), "00080018")
         left = 3 - offset
-        warning = f"299 Coverslip: There are {left} additional results that can be requested"
+        warning = f"299 http://localhost/dicom-web: There are {left} additional results that can be requested"
         assert response.headers.getlist("Warning") == ([warning] if left else [])
     assert len(set(seen)) == 4
     assert reader.get(f"{WEB}/instances?limit=1&offset=4", headers=JSON).status_code == 204
@@ -197,6 +197,32 @@ def test_what_is_done_as_asked_has_no_warning(reader):
 )
 def test_empty_values_and_lists_match_where_it_is_asked_for(found, query, count):
     assert len(found(f"/studies?{query}")) == count
+
+
+@pytest.mark.parametrize(
+    ("query", "studies", "instances"),
+    [
+        ("ModalitiesInStudy=SM%5CANN", 1, 4),
+        ("ModalitiesInStudy=ANN%5CSM", 1, 4),
+        ("ModalitiesInStudy=SM%5CCT", 0, 0),
+        ("ModalitiesInStudy=SM&ModalitiesInStudy=CT", 0, 0),
+        ("ImageType=VOLUME%5CORIGINAL", 1, 2),
+        ("ImageType=VOLUME%5CLABEL", 0, 0),
+        ("SOPInstanceUID=1.2%5C" + samples.header(1).SOPInstanceUID, 1, 1),
+    ],
+)
+def test_each_of_several_values_must_be_among_those_of_a_multi_valued_attribute(
+    found, query, studies, instances
+):
+    query = f"multiplevaluematching=true&{query}"
+    assert (len(found(f"/studies?{query}")), len(found(f"/instances?{query}"))) == (studies, instances)
+
+
+@pytest.mark.parametrize("value", ["SM%5CA*", '""%5CSM'])
+def test_several_values_that_must_all_match_are_no_patterns_and_not_empty(reader, value):
+    flags = "multiplevaluematching=true&emptyvaluematching=true"
+    response = reader.get(f"{WEB}/studies?ModalitiesInStudy={value}&{flags}", headers=JSON)
+    assert response.status_code == 400
 
 
 def test_a_field_within_a_sequence_comes_alone(found):
