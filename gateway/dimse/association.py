@@ -3,9 +3,10 @@
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pynetdicom import evt
 from pynetdicom._globals import APPLICATION_CONTEXT_NAME
@@ -18,13 +19,17 @@ from pynetdicom.pdu_primitives import P_DATA, SCP_SCU_RoleSelectionNegotiation
 
 from archive.access import Principal
 from gateway.dimse.admission import Connection
+from gateway.dimse.messages_out import FieldValue, Piece, message_pdus, request_command
 from gateway.dimse.negotiation import ACCEPTED, negotiate
 from gateway.dimse.pdu import PduRefused
 from gateway.dimse.rejected import audit_rejection
+from gateway.dimse.rights import ALL_RIGHTS, Right
+from gateway.dimse.services import Request, find_service, serve
 from gateway.dimse.store import Reception
 from gateway.dimse.upper_layer import DataTransfer, UpperLayer
 
 if TYPE_CHECKING:
+    from archive.service import Archive
     from gateway.dimse.server import DimseServer
 
 log = logging.getLogger(__name__)
@@ -62,7 +67,10 @@ class Negotiator(ACSE):  # type: ignore[misc]
             self.send_reject(*rejection)
             association.kill()
             return
-        answers = negotiate(request.presentation_context_definition_list)
+        assert association.rights is not None
+        answers = negotiate(
+            request.presentation_context_definition_list, association.services, association.rights
+        )
         accepted = [context for context in answers if context.result == ACCEPTED]
         association._accepted_cx = {context.context_id: context for context in accepted}
         association._rejected_cx = [context for context in answers if context.result != ACCEPTED]
@@ -72,13 +80,18 @@ class Negotiator(ACSE):  # type: ignore[misc]
         evt.trigger(association, evt.EVT_ESTABLISHED, {})
 
     def _answer_roles(self, accepted: set[str]) -> None:
-        """We are SCP only: the peer's SCU role is granted, its SCP role is not (PS3.7 D.3.3.4)."""
+        """The peer's SCU role is granted; its SCP role where we ask for something then:
+        to store what a C-GET wants, to report a commitment (PS3.7 D.3.3.4)."""
+        association: PeerAssociation = self.assoc
         for uid, asked in self.requestor.role_selection.items():
             if str(uid) in accepted:
+                service = find_service(association.services, str(uid))
                 role = SCP_SCU_RoleSelectionNegotiation()
                 role.sop_class_uid = uid
                 role.scu_role = bool(asked.scu_role)
-                role.scp_role = False
+                role.scp_role = bool(asked.scp_role) and service is not None and service.we_may_be_scu
+                if role.scp_role:
+                    association.peer_is_scp_of.add(str(uid))
                 self.acceptor.add_negotiation_item(role)
 
 
@@ -213,6 +226,11 @@ class PeerAssociation(Association):  # type: ignore[misc]
         self._server = server
         self.admitted = admitted
         self.principal: Principal | None = None
+        self.rights: frozenset[Right] | None = None
+        self.services = server.services
+        self.peer_is_scp_of: set[str] = set()
+        """SOP classes of which the peer took the SCP role: we may send it requests."""
+        self._sent_messages = 0
         self.work = threading.Event()  # something arrived for _run_reactor
         self.acse = Negotiator(self)
         self.dul = UpperLayer(
@@ -223,6 +241,20 @@ class PeerAssociation(Association):  # type: ignore[misc]
         self.dimse = Messages(self, server.open_reception)
         self.acse_timeout = server.ae.acse_timeout  # sets the timers of the new upper layer
         self.network_timeout = server.ae.network_timeout
+
+    @property
+    def archive(self) -> "Archive":
+        return self._server.archive
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the peer is there and waits; false from its abort or hang-up on."""
+        return not self._kill and self.dul.is_alive() and not self.acse.is_aborted()
+
+    @property
+    def peer_maximum_length(self) -> int:
+        """The longest data PDU that the peer takes, in bytes; 0 is no limit (PS3.8 D.1)."""
+        return int(self.requestor.maximum_length or 0)
 
     @property
     def peer_address(self) -> str:
@@ -253,7 +285,7 @@ class PeerAssociation(Association):  # type: ignore[misc]
             self.work.clear()
             while not self._kill and (found := self.dimse.next_request()) is not None:
                 context_id, request = found
-                self._serve_request(request, context_id)
+                self._serve(request, context_id)
                 self.dul._idle_timer.restart()  # storing took its time; the peer was not silent
             if self.is_established and self.acse.is_release_requested():
                 self.acse.send_release(is_response=True)
@@ -270,12 +302,88 @@ class PeerAssociation(Association):  # type: ignore[misc]
                 log.warning("%s was silent for too long: association aborted", self.peer_address)
                 self.abort()
 
+    def _serve(self, primitive: DimseServiceType, context_id: int) -> None:
+        """One message of the peer, to the service that its context belongs to."""
+        context = self._accepted_cx.get(context_id)
+        if context is None:
+            log.warning("%s used a context that was not accepted: association aborted", self.peer_address)
+            self.abort()
+            return
+        if not primitive.is_valid_request:
+            log.warning("%s sent %s that nobody asked for", self.peer_address, primitive.msg_type)
+            return
+        self.dimse.cancel_req = {}
+        assert self.principal is not None
+        service = find_service(self.services, str(context.abstract_syntax))
+        assert service is not None, "a context was accepted that no service serves"
+        serve(
+            Request(
+                self, service, primitive, context_id, str(context.abstract_syntax),
+                str(context.transfer_syntax[0]), self.principal, self.archive.policy.scope(self.principal),
+            )
+        )  # fmt: skip
+
+    def transmit(self, pieces: Sequence[Piece]) -> None:
+        """Send encoded PDUs now; a peer that is gone or does not read ends the association."""
+        connection = self.dul.socket
+        if connection is not None:
+            connection.transmit(pieces)
+
+    def store(
+        self,
+        context_id: int,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        data_set: Iterable[Piece],
+        originator: tuple[str, int] | None = None,
+    ) -> int | None:
+        """Send a C-STORE on this association, as C-GET does (PS3.4 C.4.3), and return the
+        peer's status; None where the association ended first."""
+        fields: dict[str, FieldValue] = {
+            "AffectedSOPClassUID": sop_class_uid, "AffectedSOPInstanceUID": sop_instance_uid, "Priority": 0,
+        }  # fmt: skip
+        if originator is not None:
+            fields["MoveOriginatorApplicationEntityTitle"], fields["MoveOriginatorMessageID"] = originator
+        answer = self.ask("C_STORE", context_id, data_set, **fields)
+        return None if answer is None or answer.Status is None else int(answer.Status)
+
+    def ask(
+        self, name: str, context_id: int, data_set: Iterable[Piece] | None, **fields: FieldValue
+    ) -> Any | None:
+        """Send a request of ours in the handler of another, and wait for its answer
+        (pynetdicom's primitive); None where the association ended first."""
+        self._sent_messages = self._sent_messages % 0xFFFF + 1
+        number = self._sent_messages
+        command = request_command(name, number, data_set is not None, **fields)
+        for pdu in message_pdus(context_id, command, data_set, self.peer_maximum_length):
+            if not self.is_open:
+                return None
+            self.transmit(pdu)
+        deadline = time.monotonic() + self._server.settings.idle_timeout_s
+        while self.is_open:
+            found = self.dimse.next_request()
+            if found is not None:
+                answer = found[1]
+                if not answer.is_valid_request and answer.MessageIDBeingRespondedTo == number:
+                    return answer
+                log.warning("%s sent a message out of turn: association aborted", self.peer_address)
+                self.abort(block=False)
+                return None
+            self.work.wait(_TIMER_CHECK_S)
+            self.work.clear()
+            if time.monotonic() > deadline:
+                log.warning("%s did not answer a %s: association aborted", self.peer_address, name)
+                self.abort(block=False)
+        self.work.set()  # for the loop that serves: it has to see the end, too
+        return None
+
     def why_rejected(self) -> Rejection | None:
         """None where the peer may associate; sets :attr:`principal` then."""
         request = self.requestor.primitive
         if str(request.application_context_name) != APPLICATION_CONTEXT_NAME:
             return APPLICATION_CONTEXT_NOT_SUPPORTED
         self.principal = self._server.peers.principal(request.calling_ae_title, self.peer_address)
+        self.rights = ALL_RIGHTS
         if self.principal is None:
             return CALLING_AE_TITLE_NOT_RECOGNIZED
         if request.called_ae_title.strip() != self._server.ae_title:

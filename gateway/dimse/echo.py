@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verification SCP (PS3.4 Annex A)."""
 
-from pynetdicom.events import Event
+from gateway.dimse.rights import Right
+from gateway.dimse.services import SUCCESS, Service
 
-SUCCESS = 0x0000
+VERIFICATION = "1.2.840.10008.1.1"
 
 
-def on_c_echo(event: Event) -> int:
-    """Answer that we are here; the peer was checked at association."""
-    return SUCCESS
+def service() -> Service:
+    """C-ECHO: we are here; the peer was checked at association."""
+    return Service(
+        "Verification",
+        frozenset({VERIFICATION}),
+        Right.ECHO,
+        {"C_ECHO": lambda request: request.respond(SUCCESS)},
+    )

@@ -7,7 +7,7 @@ syntaxes (the pixels stay on the sender's server), real-time video (PS3.22) and 
 retired MIME, XML and Papyrus encodings.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 
 from pydicom._uid_dict import UID_dictionary
 from pydicom.uid import UID
@@ -15,7 +15,9 @@ from pynetdicom import ALL_TRANSFER_SYNTAXES
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import _STORAGE_CLASSES as STORAGE_CLASSES
 
-VERIFICATION = "1.2.840.10008.1.1"
+from gateway.dimse.rights import Right
+from gateway.dimse.services import Service, find_service
+
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
 # Encodings that lose VRs, must be re-encoded, or must be inflated: taken, but not preferred.
@@ -40,7 +42,11 @@ TRANSFER_SYNTAXES = (
     | {uid for uid, (_, kind, *_) in UID_dictionary.items() if kind == "Transfer Syntax"}
 ) - _NOT_STORED
 
+# What messages without images are encoded in.
+UNCOMPRESSED = frozenset({"1.2.840.10008.1.2", EXPLICIT_LITTLE_ENDIAN, "1.2.840.10008.1.2.2"})
+
 ACCEPTED = 0x00
+USER_REJECTION = 0x01
 ABSTRACT_SYNTAX_NOT_SUPPORTED = 0x03
 TRANSFER_SYNTAXES_NOT_SUPPORTED = 0x04
 
@@ -58,12 +64,12 @@ def is_storage(sop_class_uid: str) -> bool:
     )
 
 
-def choose_transfer_syntax(proposed: Iterable[str]) -> str | None:
+def choose_transfer_syntax(proposed: Iterable[str], among: frozenset[str] = TRANSFER_SYNTAXES) -> str | None:
     """The first proposed that can be stored: the sender's own order is its preference,
     and taking a lossy one that it put behind would make it compress. Only where it
     begins with an encoding worse than Explicit VR Little Endian is that one preferred.
     """
-    usable = [uid for uid in proposed if uid in TRANSFER_SYNTAXES]
+    usable = [uid for uid in proposed if uid in among]
     if not usable:
         return None
     if usable[0] in _SECOND_CHOICE and EXPLICIT_LITTLE_ENDIAN in usable:
@@ -71,19 +77,27 @@ def choose_transfer_syntax(proposed: Iterable[str]) -> str | None:
     return usable[0]
 
 
-def negotiate(proposed: Iterable[PresentationContext]) -> list[PresentationContext]:
-    """One answer for each proposed context, in the order of their identifiers."""
+def negotiate(
+    proposed: Iterable[PresentationContext], services: Sequence[Service], rights: Set[Right]
+) -> list[PresentationContext]:
+    """One answer for each proposed context, in the order of their identifiers: refused by
+    the user where the peer lacks the right (PS3.8 Table 9-18)."""
     answers = []
     for context in proposed:
-        abstract_syntax = str(context.abstract_syntax)
         answer = PresentationContext()
         answer.context_id = context.context_id
         answer.abstract_syntax = context.abstract_syntax
         # The standard wants one transfer syntax in a refusal, too; its value is not tested.
         answer.transfer_syntax = [context.transfer_syntax[0]] if context.transfer_syntax else []
-        answer.result = ABSTRACT_SYNTAX_NOT_SUPPORTED
-        if abstract_syntax == VERIFICATION or is_storage(abstract_syntax):
-            chosen = choose_transfer_syntax(str(uid) for uid in context.transfer_syntax)
+        service = find_service(services, str(context.abstract_syntax))
+        if service is None:
+            answer.result = ABSTRACT_SYNTAX_NOT_SUPPORTED
+        elif service.right not in rights:
+            answer.result = USER_REJECTION
+        else:
+            chosen = choose_transfer_syntax(
+                (str(uid) for uid in context.transfer_syntax), service.transfer_syntaxes or UNCOMPRESSED
+            )
             if chosen is None:
                 answer.result = TRANSFER_SYNTAXES_NOT_SUPPORTED
             else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DICOM listener: C-ECHO and C-STORE on a socket that was opened for us."""
+"""The DICOM listener, on a socket that was opened for us."""
 
 import contextlib
 import errno
@@ -12,16 +12,16 @@ from socket import socket as Socket  # the server has an attribute of that name
 from socketserver import TCPServer
 from typing import TYPE_CHECKING
 
-from pynetdicom import _config, evt
+from pynetdicom import _config
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.transport import AddressInformation, AssociationServer, RequestHandler
 
 from archive.part10.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from gateway.dimse.admission import Admission
 from gateway.dimse.association import PeerAssociation
-from gateway.dimse.echo import on_c_echo
+from gateway.dimse.composition import services
 from gateway.dimse.peers import PeerTable
-from gateway.dimse.store import Reception, on_c_store
+from gateway.dimse.store import Reception
 from gateway.dimse.upper_layer import DeadlineSocket
 from gateway.settings import DimseSettings
 
@@ -54,6 +54,7 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
         self.archive = archive
         self.settings = settings
         self.peers = PeerTable(settings.peers)
+        self.services = services()
         self.admission = Admission(settings.maximum_associations, settings.associations_per_address)
         self._listener = listener
         self._associations: set[PeerAssociation] = set()
@@ -67,8 +68,6 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
         super().__init__(
             entity, listener.getsockname(), settings.ae_title.strip(), [], request_handler=_Handler
         )
-        self.bind(evt.EVT_C_ECHO, on_c_echo)
-        self.bind(evt.EVT_C_STORE, on_c_store, [archive])
 
     def server_bind(self) -> None:
         """Take the inherited socket in place of the one that TCPServer made."""
@@ -109,8 +108,6 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
             association.acceptor.implementation_class_uid = self.ae.implementation_class_uid
             association.acceptor.implementation_version_name = self.ae.implementation_version_name
             association.requestor.address_info = AddressInformation.from_tuple(address)
-            association.bind(evt.EVT_C_ECHO, *self._handlers[evt.EVT_C_ECHO])
-            association.bind(evt.EVT_C_STORE, *self._handlers[evt.EVT_C_STORE])
             with self._changed:
                 self._associations.add(association)
             association.start()

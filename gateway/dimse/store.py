@@ -4,21 +4,17 @@
 import logging
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from pynetdicom.events import Event
 
 from archive.errors import ArchiveError, Reason, Unreadable
 from archive.spool import SpoolFile, Staging
 from archive.values import Sender
 from gateway.dimse.file_meta import file_meta
-
-if TYPE_CHECKING:
-    from archive.service import Archive
+from gateway.dimse.negotiation import TRANSFER_SYNTAXES, is_storage
+from gateway.dimse.rights import Right
+from gateway.dimse.services import SUCCESS, Request, Service
 
 log = logging.getLogger(__name__)
 
-SUCCESS = 0x0000
 DATA_SET_DIFFERS = 0xB007  # stored, with a warning: PS3.4 Table B.2-1
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 _UID_LENGTH = 64
@@ -82,37 +78,43 @@ class Reception:
         self.discard()
 
 
-def on_c_store(event: Event, archive: "Archive") -> int:
-    """Store what the peer sent; return the C-STORE status (PS3.4 B.2.3).
+def service() -> Service:
+    """C-STORE of every storage SOP class (PS3.4 Annex B)."""
+    return Service(
+        "Storage", frozenset(), Right.STORE, {"C_STORE": on_c_store}, takes=is_storage,
+        transfer_syntaxes=TRANSFER_SYNTAXES, we_may_be_scu=True,
+    )  # fmt: skip
+
+
+def on_c_store(request: Request) -> None:
+    """Store what the peer sent, and answer with a status of PS3.4 B.2.3.
 
     Success promises that the instance is stored, indexed and durable: the sender
-    may delete its copy. Never raises: pynetdicom would answer 0xC211, which blames
-    the sender.
+    may delete its copy.
     """
-    association = event.assoc
-    reception: Reception | None = event.request.reception
+    reception: Reception | None = request.primitive.reception
     if reception is None:
-        return Reason.CANNOT_UNDERSTAND  # a request without a data set
-    if not association.dimse.claim(reception):
-        return Reason.PROCESSING_FAILURE  # nobody listens any more
-    principal = association.principal
+        request.respond(Reason.CANNOT_UNDERSTAND, ErrorComment="a request without a data set")
+        return
+    if not request.association.dimse.claim(reception):
+        return  # nobody listens any more
+    principal = request.principal
     sender = Sender("dimse", principal.actor, principal.address)
     try:
-        stored = archive.store_file(
-            reception.finish(), principal=principal, scope=archive.policy.scope(principal), sender=sender
+        stored = request.archive.store_file(
+            reception.finish(), principal=principal, scope=request.scope, sender=sender
         )
     except ArchiveError as refusal:
         log.warning("C-STORE from %s refused with %#06x: %s", principal.actor, refusal.reason, refusal)
-        return refusal.reason
-    except Exception:  # an error of ours must not be blamed on the sender, see above
-        log.exception("C-STORE from %s failed", principal.actor)
-        return Reason.PROCESSING_FAILURE
+        request.respond(refusal.reason, ErrorComment=str(refusal))
+        return
     finally:
         reception.discard()
-    named = (str(event.request.AffectedSOPClassUID), str(event.request.AffectedSOPInstanceUID))
+    named = (str(request.primitive.AffectedSOPClassUID), str(request.primitive.AffectedSOPInstanceUID))
     if named != (stored.sop_class_uid, stored.sop_instance_uid):
         # It is stored under what the data set says; asked for by the request's UID it is not here.
         log.warning("C-STORE from %s named %s, the data set is %s", principal.actor, named[1],
                     stored.sop_instance_uid)  # fmt: skip
-        return DATA_SET_DIFFERS
-    return SUCCESS if stored.warning is None else stored.warning
+        request.respond(DATA_SET_DIFFERS)
+        return
+    request.respond(SUCCESS if stored.warning is None else stored.warning)

@@ -12,15 +12,18 @@ import logging
 import queue
 import select
 import socket
+import ssl
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
 from pynetdicom.transport import AssociationSocket
 
+from gateway.dimse.messages_out import Piece
 from gateway.dimse.pdu import (
     HEADER_BYTES,
     PduRefused,
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _IDLE_POLL_S = 0.5  # how late a timer may be noticed; data and answers wake at once
+_MOST_PIECES = 512  # of one sendmsg; the kernel takes 1024
 _TCP_QUICKACK = getattr(socket, "TCP_QUICKACK", None) if sys.platform == "linux" else None
 
 # Events of the state machine, PS3.8 Table 9-10.
@@ -54,18 +58,26 @@ class ConnectionEnded(Exception):
 
 
 class DeadlineSocket(AssociationSocket):  # type: ignore[misc]
-    """A connection whose reads and writes end in time."""
+    """A connection whose reads and writes end in time.
+
+    One thread reads while another may write. The socket does not block, and each call
+    into it is alone: a TLS connection allows no two at a time.
+    """
 
     def __init__(self, assoc: "PeerAssociation", client_socket: socket.socket, timeout_s: float) -> None:
         super().__init__(assoc, client_socket=client_socket)
         self._timeout_s = timeout_s
         client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client_socket.setblocking(False)
+        self._using = threading.Lock()
+        self._sending = threading.Lock()  # held for whole PDUs, so that none is torn apart
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._poll = select.poll()  # select() fails from descriptor 1024 on
         self._poll.register(client_socket, select.POLLIN)
         self._poll.register(self._wake_reader, select.POLLIN)
+        self._descriptor = client_socket.fileno()
 
     def wake(self) -> None:
         """End a :meth:`wait` of another thread: there is something to send."""
@@ -77,6 +89,8 @@ class DeadlineSocket(AssociationSocket):  # type: ignore[misc]
         sock = self.socket
         if sock is None or not self._is_connected:
             return False
+        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+            return True
         try:
             found = self._poll.poll(timeout_s * 1000)
             with contextlib.suppress(BlockingIOError):
@@ -105,18 +119,19 @@ class DeadlineSocket(AssociationSocket):  # type: ignore[misc]
         buffer = bytearray(length)
         view = memoryview(buffer)
         while view:
-            if _TCP_QUICKACK is not None:
-                # Linux forgets it after each answer. Without, a sender that leaves Nagle
-                # on (DCMTK as shipped) waits 40 ms twice for every small instance.
-                sock.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0:
-                raise DeadlinePassed
-            sock.settimeout(remaining_s)
             try:
-                count = sock.recv_into(view)
-            except TimeoutError:
-                raise DeadlinePassed from None
+                with self._using:
+                    if _TCP_QUICKACK is not None:
+                        # Linux forgets it after each answer. Without, a sender that leaves Nagle
+                        # on (DCMTK as shipped) waits 40 ms twice for every small instance.
+                        sock.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+                    count = sock.recv_into(view)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                self._until(select.POLLIN, deadline)
+                continue
+            except ssl.SSLWantWriteError:
+                self._until(select.POLLOUT, deadline)
+                continue
             except OSError:
                 raise ConnectionEnded from None
             if not count:
@@ -126,13 +141,64 @@ class DeadlineSocket(AssociationSocket):  # type: ignore[misc]
 
     def send(self, bytestream: bytes) -> None:
         """Send all, or end the connection: a peer that does not read is not waited for."""
+        self.transmit([bytestream])
+
+    def transmit(self, pieces: Sequence[Piece]) -> None:
+        """Send these bytes in one go, from any thread; else as :meth:`send`."""
+        sock = self.socket
+        if sock is None:
+            return
         try:
-            if self.socket is None:
-                return
-            self.socket.settimeout(self._timeout_s)
-            self.socket.sendall(bytestream)
-        except OSError:
+            with self._sending:
+                if isinstance(sock, ssl.SSLSocket):
+                    self._send_view(sock, memoryview(b"".join(pieces)))
+                else:
+                    self._send_pieces(sock, [memoryview(piece) for piece in pieces if len(piece)])
+        except (OSError, ConnectionEnded, DeadlinePassed):
             self.event_queue.put(_CONNECTION_CLOSED)
+            self.wake()
+
+    def _send_pieces(self, sock: socket.socket, views: list[memoryview]) -> None:
+        deadline = time.monotonic() + self._timeout_s
+        while views:
+            try:
+                with self._using:
+                    sent = sock.sendmsg(views[:_MOST_PIECES])
+            except BlockingIOError:
+                self._until(select.POLLOUT, deadline)
+                continue
+            deadline = time.monotonic() + self._timeout_s  # the peer reads: it goes on
+            while views and sent >= len(views[0]):
+                sent -= len(views.pop(0))
+            if sent:
+                views[0] = views[0][sent:]
+
+    def _send_view(self, sock: ssl.SSLSocket, view: memoryview) -> None:
+        deadline = time.monotonic() + self._timeout_s
+        while view:
+            try:
+                with self._using:
+                    sent = sock.send(view)
+            except ssl.SSLWantWriteError:
+                self._until(select.POLLOUT, deadline)
+            except ssl.SSLWantReadError:
+                self._until(select.POLLIN, deadline)
+            else:
+                deadline = time.monotonic() + self._timeout_s
+                view = view[sent:]
+
+    def _until(self, event: int, deadline: float) -> None:
+        """Wait for the socket; raises DeadlinePassed."""
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0:
+            raise DeadlinePassed
+        poll = select.poll()
+        try:
+            poll.register(self._descriptor, event)
+            if not poll.poll(remaining_s * 1000):
+                raise DeadlinePassed
+        except (OSError, ValueError):
+            raise ConnectionEnded from None
 
 
 class DataTransfer:

@@ -8,7 +8,8 @@ from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 from archive.errors import Reason
 from archive.part10.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from gateway.dimse import association, store
-from gateway.dimse.negotiation import TRANSFER_SYNTAXES, VERIFICATION
+from gateway.dimse.echo import VERIFICATION
+from gateway.dimse.negotiation import TRANSFER_SYNTAXES
 from tests.support.require import ROOT
 
 STATEMENT = (ROOT / "docs" / "conformance-dimse.md").read_text(encoding="utf-8")

@@ -11,9 +11,20 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
 )
 from pynetdicom import ALL_TRANSFER_SYNTAXES, build_context
-from pynetdicom.presentation import AllStoragePresentationContexts
+from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext
 
+from gateway.dimse.composition import services
 from gateway.dimse.negotiation import choose_transfer_syntax, is_storage, negotiate
+from gateway.dimse.rights import Right
+
+EVERYTHING = frozenset(Right)
+
+
+def answered(
+    proposed: list[PresentationContext], rights: frozenset[Right] = EVERYTHING
+) -> list[PresentationContext]:
+    return negotiate(proposed, services(), rights)
+
 
 JPIP = "1.2.840.10008.1.2.4.94"
 WSI = "1.2.840.10008.5.1.4.1.1.77.1.6"
@@ -56,7 +67,7 @@ def test_all_storage_classes_are_accepted_in_explicit_little_endian() -> None:
     ]
     for number, context in enumerate(proposed):
         context.context_id = 2 * number % 256 + 1
-    assert {answer.result for answer in negotiate(proposed)} == {0}
+    assert {answer.result for answer in answered(proposed)} == {0}
 
 
 @pytest.mark.parametrize(
@@ -90,7 +101,15 @@ def test_refusals_say_whether_class_or_transfer_syntax_is_not_supported() -> Non
     wrong_class = build_context("1.2.840.10008.5.1.4.31", [ExplicitVRLittleEndian])
     wrong_syntax = build_context(WSI, [JPIP])
     wrong_class.context_id, wrong_syntax.context_id = 3, 1
-    assert [(answer.context_id, answer.result) for answer in negotiate([wrong_class, wrong_syntax])] == [
+    assert [(answer.context_id, answer.result) for answer in answered([wrong_class, wrong_syntax])] == [
         (1, 4),
         (3, 3),
     ]
+
+
+def test_a_service_without_its_right_is_refused_by_the_user() -> None:
+    echo = build_context("1.2.840.10008.1.1")
+    storage = build_context(WSI, [ExplicitVRLittleEndian])
+    for number, context in enumerate((echo, storage)):
+        context.context_id = 2 * number + 1
+    assert [answer.result for answer in answered([echo, storage], frozenset({Right.STORE}))] == [1, 0]
