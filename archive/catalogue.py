@@ -45,17 +45,17 @@ def _result(core: Core, query: Query, row: Mapping[str, Any]) -> dict[str, objec
         answer["00020010"] = {"vr": "UI", "Value": [row["instance.transfer_syntax_uid"]]}
         answer["00083002"] = {"vr": "UI", "Value": _available(core, row)}
         if "all" in query.include:
-            return dict(sorted({**_stored_json(core, row), **answer}.items()))
+            return dict(sorted({**stored_json(core, row), **answer}.items()))
     else:
         missing = [path for path in missing if in_header(path[:8], query.level)]
     if missing:
-        header = _stored_json(core, row if query.level is Level.INSTANCE else _any_instance(core, row))
+        header = stored_json(core, row if query.level is Level.INSTANCE else any_instance(core, row))
         for path in missing:
             merge(answer, header, path.split("."))
     return dict(sorted(answer.items()))
 
 
-def _any_instance(core: Core, row: Mapping[str, Any]) -> Mapping[str, Any]:
+def any_instance(core: Core, row: Mapping[str, Any]) -> Mapping[str, Any]:
     """Where the header of a study's or series' first instance is."""
     series = row.get("series.id")
     condition = "place = ?" if series is None else "series_id = ?"
@@ -89,7 +89,8 @@ def _available(core: Core, row: Mapping[str, Any]) -> list[str]:
     return [stored, _JPEG_2000] if core.codec.can_transcode(pixels, _JPEG_2000) else [stored]
 
 
-def _stored_json(core: Core, row: Mapping[str, Any]) -> dict[str, object]:
+def stored_json(core: Core, row: Mapping[str, Any]) -> dict[str, object]:
+    """The header of the instance of a row, as DICOM JSON; {} for no row."""
     if not row:  # deleted since it was found
         return {}
     file = core.files.get(row["instance.record_key"])

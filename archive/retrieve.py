@@ -237,14 +237,16 @@ class Retriever:
         scope: Scope,
         base: bool,
         transfer_syntax_uid: str = "",
+        noted: bool = True,
     ) -> ByteStream:
-        """See ``Archive.open``."""
+        """See ``Archive.open``. Not ``noted``: the caller audits a transfer as a whole."""
         core = self._core
         core.check(principal, Action.READ_BASE if base else Action.READ)
         handle = self._handle(instance, scope)
         stored = transfer_syntax_uid in ("", handle.row.transfer_syntax_uid)
         stream = self.stream(handle, base=base) if stored else self._converted(handle, transfer_syntax_uid)
-        self._note("instance", handle, principal)
+        if noted:
+            self._note("instance", handle, principal)
         return stream
 
     def can_open(self, instance: Instance, transfer_syntax_uid: str, *, scope: Scope) -> bool:

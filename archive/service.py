@@ -24,6 +24,8 @@ from archive import (
     recompress,
     recovery,
     rejection,
+    results,
+    transfer,
     work,
 )
 from archive.access import Policy, Principal, Scope
@@ -40,6 +42,7 @@ from archive.retrieve import Retriever
 from archive.spool import Spool, SpoolFile, Staging
 from archive.storage.base import Storage
 from archive.stored_frames import StoredFrames
+from archive.transfer import Transfer
 from archive.values import (
     ByteStream,
     Change,
@@ -207,6 +210,18 @@ class Archive:
         """Rows as DICOM JSON objects (PS3.4 C.2.2, PS3.18 10.6). Raises BadQuery."""
         return catalogue.find(self._core, query, principal=principal, scope=scope)
 
+    def find_all(self, query: Query, *, principal: Principal, scope: Scope) -> Iterator[dict[str, object]]:
+        """All rows of a query as DICOM JSON objects, fetched as they are taken, with nothing
+        but what ``query.include`` names and the UIDs of the level and those above."""
+        return results.find_all(self._core, query, principal=principal, scope=scope)
+
+    def find_patients(
+        self, query: Query, *, principal: Principal, scope: Scope
+    ) -> Iterator[dict[str, object]]:
+        """The patients of the studies that a query matches, likewise, by Patient ID and its
+        issuer; names and the like as in the newest of the studies."""
+        return results.find_patients(self._core, query, principal=principal, scope=scope)
+
     def slides(
         self, *, principal: Principal, scope: Scope, text: str = "", limit: int = 50, after: str = ""
     ) -> list[SlideSummary]:
@@ -246,6 +261,21 @@ class Archive:
         With ``transfer_syntax_uid`` in that one, if :meth:`can_open` (CannotTranscode)."""
         return self._retriever.open(
             instance, principal=principal, scope=scope, base=base, transfer_syntax_uid=transfer_syntax_uid
+        )
+
+    def transfer(
+        self, query: Query, destination: str, *, most: int = 100_000, principal: Principal, scope: Scope
+    ) -> Transfer:
+        """The instances that a query names, to be sent to another application entity: a
+        context manager that audits begin and end. Raises TooLarge for more than ``most``."""
+        return transfer.transfer(
+            self._core,
+            self._retriever,
+            query,
+            destination,
+            most=most,
+            principal=principal,
+            scope=scope,
         )
 
     def can_open(self, instance: Instance, transfer_syntax_uid: str, *, scope: Scope) -> bool:

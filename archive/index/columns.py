@@ -154,6 +154,23 @@ def selected(level: Level) -> list[str]:
     return list(names)
 
 
+def asked(include: Iterable[str], level: Level) -> tuple[dict[str, Column], list[str]]:
+    """The columns by tag that ``include`` names at a level, and the paths that no column has;
+    ``all`` is every column."""
+    columns: dict[str, Column] = {}
+    missing = []
+    for path in include:
+        if path == "all":
+            columns |= {
+                tag: column for tag, column in COLUMNS.items() if column.level <= level and tag >= "00080000"
+            }
+        elif (column := COLUMNS.get(path)) and column.level <= level:
+            columns[path] = column
+        else:
+            missing.append(path)
+    return columns, missing
+
+
 def to_json(
     row: Mapping[str, Any], level: Level, *, include: Iterable[str] = (), parents: bool = True
 ) -> tuple[dict[str, object], list[str]]:
@@ -165,21 +182,16 @@ def to_json(
     InstanceAvailability and RetrieveURL, which are the edge's.
     """
     tags = {tag for one in Level if one == level or (parents and one < level) for tag in _RETURNED[one]}
-    missing = []
-    for path in include:
-        if path == "all":
-            tags |= {tag for tag, column in COLUMNS.items() if column.level <= level and tag >= "00080000"}
-        elif (column := COLUMNS.get(path)) and column.level <= level:
-            tags.add(path)
-        else:
-            missing.append(path)
+    columns, missing = asked(include, level)
+    tags |= columns.keys()
     if not parents:
         tags |= {tag for tag, one in (("0020000D", _S), ("0020000E", _E)) if one <= level}
-    result: dict[str, object] = {tag: _element(COLUMNS[tag], row) for tag in sorted(tags)}
+    result: dict[str, object] = {tag: element(COLUMNS[tag], row) for tag in sorted(tags)}
     return result, missing
 
 
-def _element(column: Column, row: Mapping[str, Any]) -> dict[str, object]:
+def element(column: Column, row: Mapping[str, Any]) -> dict[str, object]:
+    """The value of one column of a row (PS3.18 F.2.2)."""
     value = row[column.name]
     if value is None or value == "":
         return {"vr": column.vr}

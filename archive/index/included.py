@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from archive.index.columns import Level
+from archive.index.columns import COLUMNS, Level
 
 # Attributes of the Patient and Study modules (PS3.3 C.7.1, C.7.2) beside group 0010, and of
 # the Series modules (C.7.3, C.7.4, C.7.5): equal in all instances of the study or series.
@@ -26,6 +26,12 @@ def in_header(tag: str, level: Level) -> bool:
     if level is Level.STUDY:
         return tag.startswith("0010") or tag in _STUDY
     return in_header(tag, Level.STUDY) or tag in _SERIES or level is Level.INSTANCE
+
+
+def returnable(path: str, level: Level) -> bool:
+    """Whether a result of this level has the attribute at a path, from a column or a header."""
+    column = COLUMNS.get(path)
+    return column.level <= level if column else in_header(path[:8], level)
 
 
 def merge(answer: dict[str, Any], header: dict[str, Any], path: list[str]) -> None:

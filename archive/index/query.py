@@ -133,6 +133,38 @@ def compile_count(
     return adapted(statement, dialect), page.sql.parameters
 
 
+def compile_by_patient(
+    query: Query,
+    scope: Scope,
+    dialect: str,
+    *,
+    seek: Seek | None,
+    after: tuple[str, str, int] | None,
+    limit: int,
+) -> tuple[str, list[object]]:
+    """The studies that match in the order of Patient ID, its issuer and ``place``, from
+    behind ``after``; those without a Patient ID are of no patient. Rows as of
+    :func:`compile` at the level of studies."""
+    sql = Sql(dialect)
+    sql.add("study.patient_id <> ''")
+    if query.constrains:
+        page = _Page(query, scope, dialect, seek)
+        sql.parameters += page.sql.parameters
+        tables = f"({page.select()}) AS page{page.join}study ON study.place = page.place"
+    else:
+        tables = "study"
+        sql.add(f"({scope.sql})", *scope.parameters)
+    if after is not None:
+        sql.add("study.patient_id >= ?", after[0])
+        sql.add("(study.patient_id, study.issuer_of_patient_id, study.place) > (?, ?, ?)", *after)
+    columns = ", ".join(f'{name} AS "{name}"' for name in selected(Level.STUDY))
+    statement = (
+        f"SELECT {columns} FROM {tables} WHERE {sql.where} "
+        f"ORDER BY study.patient_id, study.issuer_of_patient_id, study.place LIMIT {limit:d}"
+    )
+    return adapted(statement, dialect), sql.parameters
+
+
 class _Page:
     """The identifiers of a query's matches: tables, conditions, expressions of the keys."""
 

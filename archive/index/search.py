@@ -16,7 +16,15 @@ from archive.access import Scope
 from archive.index.columns import Level
 from archive.index.conditions import adapted
 from archive.index.plan import Seek, choose
-from archive.index.query import Cursor, Query, compile, compile_count, repeats, ways
+from archive.index.query import (
+    Cursor,
+    Query,
+    compile,
+    compile_by_patient,
+    compile_count,
+    repeats,
+    ways,
+)
 
 V = TypeVar("V")
 Row = dict[str, Any]
@@ -96,6 +104,29 @@ class Search:
             after = cursor_of(rows[-1], query.level)
             left = None if left is None else left - len(rows)
 
+    def patients(self, query: Query, scope: Scope) -> Iterator[Row]:
+        """The newest matching study of each patient (Patient ID and its issuer), by Patient
+        ID; fetched by keyset a page at a time."""
+        query = query.with_keys(self._keys())
+        seek = self._seek(query, scope, self._data_version())
+        after: tuple[str, str, int] | None = None
+        newest: Row | None = None
+        while True:
+            sql, parameters = compile_by_patient(
+                query, scope, self._dialect, seek=seek, after=after, limit=PAGE
+            )
+            with self._read() as database:
+                rows = _as_rows(database.execute_sql(sql, parameters))
+            for row in rows:
+                if newest is not None and _patient(row) != _patient(newest):
+                    yield newest
+                newest = row
+            if len(rows) < PAGE:
+                break
+            after = (*_patient(rows[-1]), rows[-1]["study.place"])
+        if newest is not None:
+            yield newest
+
     def _seek(self, query: Query, scope: Scope, version: str) -> Seek | None:
         """Where to start: of several ways the one with the fewest rows."""
         found = ways(query, scope, self._dialect)
@@ -122,9 +153,7 @@ class Search:
         limit: int | None,
     ) -> list[Row]:
         sql, parameters = compile(query, scope, self._dialect, seek=seek, after=after, limit=limit)
-        cursor = database.execute_sql(sql, parameters)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+        return _as_rows(database.execute_sql(sql, parameters))
 
     def _count(
         self, query: Query, scope: Scope, seek: Seek | None, version: str, end: int
@@ -142,6 +171,15 @@ class Search:
             known = (total, by_counters or total < cap)
             self._counts.put(version, key, known)
         return known
+
+
+def _as_rows(cursor: Any) -> list[Row]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+
+
+def _patient(row: Row) -> tuple[str, str]:
+    return row["study.patient_id"], row["study.issuer_of_patient_id"]
 
 
 def cursor_of(row: Row, level: Level) -> Cursor:
