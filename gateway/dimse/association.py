@@ -15,7 +15,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_CANCEL, DimseServiceType
-from pynetdicom.pdu_primitives import P_DATA, SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.pdu_primitives import A_RELEASE, P_DATA, SCP_SCU_RoleSelectionNegotiation
 
 from archive.access import Principal
 from gateway.dimse.admission import Connection
@@ -24,7 +24,7 @@ from gateway.dimse.negotiation import ACCEPTED, negotiate
 from gateway.dimse.pdu import PduRefused
 from gateway.dimse.rejected import audit_rejection
 from gateway.dimse.rights import ALL_RIGHTS, Right
-from gateway.dimse.services import Request, find_service, serve
+from gateway.dimse.services import Request, Service, find_service, serve
 from gateway.dimse.store import Reception
 from gateway.dimse.upper_layer import DataTransfer, UpperLayer
 
@@ -231,6 +231,7 @@ class PeerAssociation(Association):  # type: ignore[misc]
         self.peer_is_scp_of: set[str] = set()
         """SOP classes of which the peer took the SCP role: we may send it requests."""
         self._sent_messages = 0
+        self._postponed: list[tuple[int, DimseServiceType]] = []  # came while we waited for an answer
         self.work = threading.Event()  # something arrived for _run_reactor
         self.acse = Negotiator(self)
         self.dul = UpperLayer(
@@ -267,7 +268,21 @@ class PeerAssociation(Association):  # type: ignore[misc]
         except Exception:  # the library raises anything; one association's end is not the server's
             log.exception("the association of %s ended by an error", self.peer_address)
         finally:
+            self._leave()
             self._server.ended(self)
+
+    def _leave(self) -> None:
+        for service in self._negotiated_services():
+            if service.ended is not None:
+                try:
+                    service.ended(self)
+                except Exception:  # of the services only; the connection is accounted for
+                    log.exception("%s for %s left something behind", service.name, self.peer_address)
+
+    def _negotiated_services(self) -> list[Service]:
+        """Those with an accepted context of this association."""
+        accepted = {str(context.abstract_syntax) for context in self._accepted_cx.values()}
+        return [service for service in self.services if any(map(service.serves, accepted))]
 
     def upper_layer_ended(self) -> None:
         """The connection is closed. Called by the upper layer's thread as its last act."""
@@ -281,9 +296,9 @@ class PeerAssociation(Association):  # type: ignore[misc]
         """
         self._is_paused = False
         while not self._kill:
-            self.work.wait(_TIMER_CHECK_S)
+            is_quiet = not self.work.wait(_TIMER_CHECK_S)
             self.work.clear()
-            while not self._kill and (found := self.dimse.next_request()) is not None:
+            while not self._kill and (found := self._next()) is not None:
                 context_id, request = found
                 self._serve(request, context_id)
                 self.dul._idle_timer.restart()  # storing took its time; the peer was not silent
@@ -301,6 +316,19 @@ class PeerAssociation(Association):  # type: ignore[misc]
             elif self.dul.idle_timer_expired():
                 log.warning("%s was silent for too long: association aborted", self.peer_address)
                 self.abort()
+            elif is_quiet and self.is_established:
+                self._idle()
+
+    def _next(self) -> tuple[int, DimseServiceType] | None:
+        return self._postponed.pop() if self._postponed else self.dimse.next_request()
+
+    def _idle(self) -> None:
+        for service in self._negotiated_services():
+            if service.idle is not None:
+                try:
+                    service.idle(self)
+                except Exception:  # the peer did nothing wrong
+                    log.exception("%s for %s failed", service.name, self.peer_address)
 
     def _serve(self, primitive: DimseServiceType, context_id: int) -> None:
         """One message of the peer, to the service that its context belongs to."""
@@ -350,8 +378,10 @@ class PeerAssociation(Association):  # type: ignore[misc]
     def ask(
         self, name: str, context_id: int, data_set: Iterable[Piece] | None, **fields: FieldValue
     ) -> Any | None:
-        """Send a request of ours in the handler of another, and wait for its answer
-        (pynetdicom's primitive); None where the association ended first."""
+        """Send a request of ours in the handler of another, or while the association is
+        quiet, and wait for its answer (pynetdicom's primitive); None where the association
+        ended first, or the peer wants to release it. A request of the peer that crosses
+        ours is served afterwards."""
         self._sent_messages = self._sent_messages % 0xFFFF + 1
         number = self._sent_messages
         command = request_command(name, number, data_set is not None, **fields)
@@ -360,12 +390,15 @@ class PeerAssociation(Association):  # type: ignore[misc]
                 return None
             self.transmit(pdu)
         deadline = time.monotonic() + self._server.settings.idle_timeout_s
-        while self.is_open:
+        while self.is_open and not isinstance(self.dul.peek_next_pdu(), A_RELEASE):
             found = self.dimse.next_request()
             if found is not None:
                 answer = found[1]
                 if not answer.is_valid_request and answer.MessageIDBeingRespondedTo == number:
                     return answer
+                if answer.is_valid_request and not self._postponed:
+                    self._postponed.append(found)
+                    continue
                 log.warning("%s sent a message out of turn: association aborted", self.peer_address)
                 self.abort(block=False)
                 return None

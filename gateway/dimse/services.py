@@ -69,6 +69,10 @@ class Service:
     """Encodings that are accepted; None: the uncompressed ones."""
     we_may_be_scu: bool = False
     """Whether a peer's proposal of its SCP role is granted (C-GET stores on it)."""
+    idle: Callable[["PeerAssociation"], None] | None = None
+    """Called about twice a second while an association with a context of it is quiet."""
+    ended: Callable[["PeerAssociation"], None] | None = None
+    """Called once such an association has ended."""
 
     def serves(self, sop_class_uid: str) -> bool:
         return sop_class_uid in self.sop_classes or (self.takes is not None and self.takes(sop_class_uid))
