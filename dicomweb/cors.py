@@ -7,14 +7,27 @@ The origin is echoed only when it is listed, never ``*``: requests carry credent
 from flask import Response, request
 
 from dicomweb.context import web
+from dicomweb.settings import WebSettings
 
 METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
-REQUEST_HEADERS = "authorization, accept, content-type, range, if-none-match"
+REQUEST_HEADERS = "authorization, accept, content-type, range, if-range, if-none-match"
 RESPONSE_HEADERS = (
     "Content-Type, Content-Length, Content-Location, Content-Range, Accept-Ranges, "
-    "ETag, Warning, Location, Retry-After"
+    "ETag, Warning, Location, Retry-After, X-Request-Id"
 )
 _MAX_AGE_S = "600"
+
+
+def allowed(origin: str, settings: WebSettings) -> list[tuple[str, str]]:
+    """What every response to a page of ``origin`` holds, refusals too; nothing for a
+    stranger. The response also varies by Origin wherever origins are configured."""
+    if not origin or origin not in settings.cors_origins:
+        return []
+    return [
+        ("Access-Control-Allow-Origin", origin),
+        ("Access-Control-Allow-Credentials", "true"),
+        ("Access-Control-Expose-Headers", RESPONSE_HEADERS),
+    ]
 
 
 def preflight() -> Response | None:
@@ -27,18 +40,17 @@ def preflight() -> Response | None:
         response.headers["Access-Control-Allow-Methods"] = METHODS
         response.headers["Access-Control-Allow-Headers"] = REQUEST_HEADERS
         response.headers["Access-Control-Max-Age"] = _MAX_AGE_S
+        if request.headers.get("Access-Control-Request-Private-Network") == "true":
+            # A viewer on the internet, an archive inside the hospital: the origin is listed.
+            response.headers["Access-Control-Allow-Private-Network"] = "true"
     return response
 
 
 def label(response: Response) -> Response:
     """Allow the reading of a response to a listed origin."""
-    origins = web().settings.cors_origins
-    if not origins:
-        return response
-    response.vary.add("Origin")
-    origin = request.headers.get("Origin", "")
-    if origin in origins:
-        response.headers["Access-Control-Allow-Origin"] = origin
-        response.headers["Access-Control-Allow-Credentials"] = "true"
-        response.headers["Access-Control-Expose-Headers"] = RESPONSE_HEADERS
+    settings = web().settings
+    if settings.cors_origins:
+        response.vary.add("Origin")
+        for name, value in allowed(request.headers.get("Origin", ""), settings):
+            response.headers[name] = value
     return response

@@ -3,7 +3,7 @@
 
 A viewer asks for thousands of them. What is served here is exactly what ``wado`` would
 serve: the same host rule, principal, negotiation, ETag and verb; anything else (a query,
-Range, CORS, transcoding, a refused Accept) is passed on.
+Range, transcoding, a refused Accept) is passed on.
 """
 
 import re
@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from dicomweb import media, urls
+from dicomweb import cors, media, urls
 from dicomweb.context import Web, identify, request_id_of
 from dicomweb.errors import refusal
 from dicomweb.multipart import PART_TAIL, closing, content_length
@@ -28,7 +28,6 @@ _FRAMES = re.compile(
     rf"{urls.ROOT}/studies/{_UID}/series/{_UID}/instances/{_UID}/frames/([0-9]{{1,10}}(?:,[0-9]{{1,10}})*)"
 )
 _TAG = re.compile(r'"[^"]*"')
-_PASSED_ON = ("HTTP_RANGE", "HTTP_ORIGIN")
 _ROUTE = "wado.frame"
 _LIST_ROUTE = "wado.retrieve_frames"
 BLOCK_BYTES = 256 << 10
@@ -64,6 +63,7 @@ class FrameFastPath:
         self._application = application
         self._web = web
         self._security_headers = security_headers(web.settings)
+        self._vary = "Accept, Origin" if web.settings.cors_origins else "Accept"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         place = _place(environ)
@@ -79,9 +79,8 @@ class FrameFastPath:
         except Exception as error:  # noqa: BLE001 - the last line of defence, as Flask's error handler is
             made = refusal(error, request_id)
             status, body = made.status_line, [made.body]
-            headers = [*made.headers.items(), ("Vary", "Accept"), ("Content-Length", str(len(made.body)))]
-        headers += self._security_headers
-        headers.append(("X-Request-Id", request_id))
+            headers = [*made.headers.items(), ("Vary", self._vary), ("Content-Length", str(len(made.body)))]
+        headers += self._closing_headers(environ, request_id)
         start_response(status, headers)
         route = _LIST_ROUTE if "," in place[3] else _ROUTE
         self._web.metrics.observe(route, int(status[:3]), time.perf_counter() - started)
@@ -103,10 +102,14 @@ class FrameFastPath:
         if found is None:
             return None
         status, headers, body = found
-        headers += self._security_headers
-        headers.append(("X-Request-Id", request_id))
+        headers += self._closing_headers(environ, request_id)
         self._web.metrics.observe(_ROUTE, int(status[:3]), time.perf_counter() - started)
         return status, headers, body
+
+    def _closing_headers(self, environ: WSGIEnvironment, request_id: str) -> Headers:
+        """What every response has, as ``app`` gives it."""
+        shared = cors.allowed(environ.get("HTTP_ORIGIN", ""), self._web.settings)
+        return [*self._security_headers, ("X-Request-Id", request_id), *shared]
 
     def _answer_now(
         self, environ: WSGIEnvironment, request_id: str, place: tuple[str, ...]
@@ -128,7 +131,7 @@ class FrameFastPath:
         frame = frames.one_now(int(number))
         if frame is None:
             return None
-        headers = _labels(etag)
+        headers = self._labels(etag)
         return "200 OK", headers, self._packed(environ, frames, chosen, number, frame, headers)
 
     def _answer(self, environ: WSGIEnvironment, request_id: str, place: tuple[str, ...]) -> Answer | None:
@@ -145,7 +148,7 @@ class FrameFastPath:
         if chosen is None:
             return None
         etag = frames_etag(instance, listed, chosen)
-        headers = _labels(etag)
+        headers = self._labels(etag)
         known = environ.get("HTTP_IF_NONE_MATCH")
         if _names(known, etag) and max(numbers) <= instance.number_of_frames:
             return "304 NOT MODIFIED", headers, [b""]
@@ -153,6 +156,9 @@ class FrameFastPath:
             return "200 OK", headers, self._several(environ, frames, chosen, numbers, headers)
         frame = frames.one(numbers[0])
         return "200 OK", headers, [self._packed(environ, frames, chosen, listed, frame, headers)]
+
+    def _labels(self, etag: str) -> Headers:
+        return [("ETag", etag), ("Cache-Control", IMMUTABLE), ("Vary", self._vary)]
 
     def _packed(
         self,
@@ -219,7 +225,7 @@ def _place(environ: WSGIEnvironment) -> tuple[str, ...] | None:
     if environ["REQUEST_METHOD"] != "GET" or environ.get("QUERY_STRING"):
         return None
     found = _FRAMES.fullmatch(environ.get("PATH_INFO", ""))
-    if found is None or any(name in environ for name in _PASSED_ON):
+    if found is None or "HTTP_RANGE" in environ:
         return None
     return found.groups()
 
@@ -244,10 +250,6 @@ def _blocks(heads: Sequence[bytes], frames: Iterator[bytes], end: bytes) -> Iter
 def _resumed(first: bytes, others: Iterator[bytes]) -> Iterator[bytes]:
     yield first
     yield from others
-
-
-def _labels(etag: str) -> Headers:
-    return [("ETag", etag), ("Cache-Control", IMMUTABLE), ("Vary", "Accept")]
 
 
 def _names(if_none_match: str | None, etag: str) -> bool:

@@ -30,8 +30,12 @@ log = logging.getLogger(__name__)
 @stow.post("/studies")
 @stow.post("/studies/<uid:study>")
 def store_instances(study: str = "") -> Response:
-    """Store every instance; answered when all are durable and findable (10.5)."""
-    chosen = media.negotiate(accept(), media.offer_data_sets(1), accept_query())
+    """Store every instance; answered when all are durable and findable (10.5).
+
+    Without Accept the answer is JSON, the default: senders that have no use for it, scripts
+    above all, name none, and what they send must not be lost for that.
+    """
+    chosen = media.negotiate(accept() or media.JSON, media.offer_data_sets(1), accept_query())
     body = body_type(request.headers.get("Content-Type", ""))
     report = Report()
     if body.kind == DICOM:

@@ -202,6 +202,62 @@ def test_a_listed_origin_may_read_and_others_may_not(shared_archive):
     assert "ETag" in refused.headers["Access-Control-Expose-Headers"]
 
 
+VIEWER = {"Origin": "https://viewer.example"}
+FRAME = f"{LEVEL}/frames/1"
+
+
+@pytest.fixture(scope="module")
+def shared(shared_archive):
+    """A client of a server that one other origin may read."""
+    settings = WebSettings(cors_origins=("https://viewer.example",))
+    return create_app(shared_archive, settings).test_client()
+
+
+@pytest.mark.parametrize(
+    ("url", "headers", "status"),
+    [
+        (FRAME, ANY, 200),
+        (f"{FRAME},2", ANY, 200),
+        (f"{FRAME}?long=way", ANY, 200),
+        (FRAME, {**ANY, "Authorization": "Bearer x"}, 200),
+        (FRAME, {**ANY, "Cookie": "session=x"}, 200),
+        (FRAME, {"Accept": "image/jpeg", "Range": "bytes=0-3"}, 206),
+        (FRAME, {"Accept": "image/jpeg", "Range": "bytes=99999-"}, 416),
+        (FRAME, {"Accept": "*/*", "If-None-Match": "*"}, 304),
+        (f"{FRAME},2", {"Accept": "*/*", "If-None-Match": "*"}, 304),
+        (f"{LEVEL}/metadata", {"Accept": "*/*", "If-None-Match": "*"}, 304),
+        (f"{LEVEL}/frames/0", ANY, 400),
+        (f"{LEVEL}/frames/99", ANY, 404),
+        (f"{WEB}/nothing", ANY, 404),
+        (FRAME, {"Accept": "image/gif"}, 406),
+        (f"{WEB}/studies?PatientID=nobody", ANY, 204),
+        (f"{LEVEL}/rendered", ANY, 200),
+    ],
+)
+def test_every_answer_says_who_may_read_it_and_that_it_varies(shared, url, headers, status):
+    listed = shared.get(url, headers={**headers, **VIEWER})
+    assert listed.status_code == status
+    assert listed.headers["Access-Control-Allow-Origin"] == "https://viewer.example"
+    assert listed.headers["Access-Control-Allow-Credentials"] == "true"
+    assert "Content-Range" in listed.headers["Access-Control-Expose-Headers"]
+    for others in (listed, *(shared.get(url, headers={**headers, **more}) for more in ({}, STRANGER))):
+        assert (others.status_code, len(others.headers.getlist("Vary"))) == (status, 1)
+        assert "Origin" in others.headers["Vary"].split(", ")
+        if others is not listed:
+            assert not [name for name, _ in others.headers if name.startswith("Access-Control")]
+
+
+STRANGER = {"Origin": "https://evil.example"}
+
+
+@pytest.mark.parametrize("origin", [VIEWER, STRANGER, {"Origin": "null"}])
+def test_a_viewer_on_the_internet_may_ask_an_archive_within_only_where_it_is_listed(shared, origin):
+    asked = {**PREFLIGHT, **origin, "Access-Control-Request-Private-Network": "true"}
+    found = shared.options(FRAME, headers=asked).headers.get("Access-Control-Allow-Private-Network")
+    assert found == ("true" if origin is VIEWER else None)
+    assert "Access-Control-Allow-Private-Network" not in shared.options(FRAME, headers=PREFLIGHT).headers
+
+
 # ---- probes and description ---------------------------------------------------------
 
 

@@ -50,6 +50,20 @@ def test_all_stored_is_200_with_urls_that_answer(client):
     assert "00081198" not in response.get_json(force=True)
 
 
+@pytest.mark.parametrize("accept", [{}, {"Accept": ""}, {"Accept": "*/*"}, {"Accept": "application/*"}])
+def test_a_sender_that_names_no_media_type_is_answered_in_json(client, accept):
+    response = client.post(
+        f"{WEB}/studies", data=store_body(samples.volume()), headers=accept, content_type=MULTIPART
+    )
+    assert (response.status_code, response.content_type) == (200, "application/dicom+json")
+    assert references(response, "00081199") == [f"{samples.SERIES}.1"]
+
+
+def test_an_answer_that_cannot_be_given_is_said_before_anything_is_stored(client):
+    assert store(client, samples.volume(), accept="text/csv").status_code == 406
+    assert stored_uids(client) == []
+
+
 def test_what_was_stored_comes_back(client):
     store(client, samples.volume())
     single = {"Accept": "application/dicom; transfer-syntax=*"}
