@@ -88,6 +88,12 @@ class NoSuchTransaction(NotFound):
         self.transaction_uid = transaction_uid
 
 
+class NoSuchPeer(NotFound):
+    def __init__(self, ae_title: str) -> None:
+        super().__init__(f"no peer {ae_title}")
+        self.ae_title = ae_title
+
+
 class TransactionInUse(ArchiveError):
     """A storage commitment with that Transaction UID was asked for before (409)."""
 

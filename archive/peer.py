@@ -65,7 +65,8 @@ class Peer:
     def __post_init__(self) -> None:
         if not is_ae_title(self.ae_title):
             raise ValueError(
-                f"{self.ae_title[:64]!r} is not an AE title (1 to 16 printable ASCII characters, no backslash)"
+                f"{self.ae_title[:64]!r} is not an AE title "
+                "(1 to 16 printable ASCII characters, no backslash)"
             )
         put = object.__setattr__
         put(self, "ae_title", self.ae_title.strip())

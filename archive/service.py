@@ -20,6 +20,7 @@ from archive import (
     integrity,
     lifecycle,
     matching_keys,
+    network,
     pictures,
     recompress,
     recovery,
@@ -37,6 +38,7 @@ from archive.errors import ArchiveError
 from archive.files import OpenFiles
 from archive.index.database import Index
 from archive.index.query import Query
+from archive.peer import Peer
 from archive.processes import writer_mark
 from archive.retrieve import Retriever
 from archive.spool import Spool, SpoolFile, Staging
@@ -597,6 +599,22 @@ class Archive:
     def fold_access(self) -> int:
         """Turn finished access lines into audit events; returns how many."""
         return folding.fold_access(self._core)
+
+    def known_peers(self) -> tuple[Peer, ...]:
+        """The remote application entities that operators named here, by AE title."""
+        return network.known_peers(self._core)
+
+    def peers(self, *, principal: Principal, scope: Scope) -> tuple[Peer, ...]:
+        """The same, for an operator."""
+        return network.peers(self._core, principal=principal, scope=scope)
+
+    def put_peer(self, peer: Peer, *, principal: Principal, scope: Scope) -> bool:
+        """Keep a peer under its AE title; whether that is new. Raises BadQuery: too many."""
+        return network.put_peer(self._core, peer, principal=principal, scope=scope)
+
+    def remove_peer(self, ae_title: str, *, principal: Principal, scope: Scope) -> None:
+        """Forget a peer. Raises NoSuchPeer."""
+        network.remove_peer(self._core, ae_title, principal=principal, scope=scope)
 
     def ready(self) -> dict[str, str]:
         """``database``, ``storage``, ``disk`` -> "ok" or what is wrong."""

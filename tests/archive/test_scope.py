@@ -11,6 +11,7 @@ import pytest
 from archive.access import EVERYTHING, NOTHING, Action, OpenPolicy, Principal, Scope
 from archive.errors import ArchiveError, NotAllowed, NotFound
 from archive.index.query import Level, Query
+from archive.peer import Peer
 from archive.service import Archive
 from archive.values import NewInstance, NewOriginal, NewSlide, Rendering, Stored
 from tests.support.archives import ASK, SENDER, TESTER, open_archive, store_bytes
@@ -21,6 +22,7 @@ STRANGER = {"principal": Principal("stranger", "dicomweb"), "scope": NOTHING}
 INTERNAL = {
     "stage", "stage_copy", "spool_path", "adopt", "claim", "report", "finish", "fail", "watched",
     "note_watched", "recover", "fold_access", "ready", "statistics", "close", "assembly", "run_commitment",
+    "known_peers",
 }  # fmt: skip
 
 
@@ -100,6 +102,9 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "want_keys": lambda: archive.want_keys(**STRANGER),
         "index_keys": lambda: archive.index_keys(lambda _: None, **STRANGER),
         "collect_garbage": lambda: archive.collect_garbage(**STRANGER),
+        "peers": lambda: archive.peers(**STRANGER),
+        "put_peer": lambda: archive.put_peer(Peer("A"), **STRANGER),
+        "remove_peer": lambda: archive.remove_peer("A", **STRANGER),
     }
 
 
