@@ -22,7 +22,6 @@ from gateway.dimse.admission import Connection
 from gateway.dimse.messages_out import FieldValue, Piece, message_pdus, request_command
 from gateway.dimse.negotiation import ACCEPTED, negotiate
 from gateway.dimse.pdu import PduRefused
-from gateway.dimse.rejected import audit_rejection
 from gateway.dimse.rights import ALL_RIGHTS, Right
 from gateway.dimse.services import Request, Service, find_service, serve
 from gateway.dimse.store import Reception
@@ -63,7 +62,9 @@ class Negotiator(ACSE):  # type: ignore[misc]
                 *rejection,
             )
             # Audited before the peer knows.
-            audit_rejection(association._server.archive, request.calling_ae_title, association.peer_address)
+            association._server.refusals.audit(
+                request.calling_ae_title, association.peer_address, "association rejected"
+            )
             self.send_reject(*rejection)
             association.kill()
             return
@@ -230,6 +231,8 @@ class PeerAssociation(Association):  # type: ignore[misc]
         self.services = server.services
         self.peer_is_scp_of: set[str] = set()
         """SOP classes of which the peer took the SCP role: we may send it requests."""
+        self.fault = ""
+        """Why the association was cut off, where the peer gave cause; for the trail."""
         self._sent_messages = 0
         self._postponed: list[tuple[int, DimseServiceType]] = []  # came while we waited for an answer
         self.work = threading.Event()  # something arrived for _run_reactor

@@ -21,6 +21,7 @@ from gateway.dimse.admission import Admission
 from gateway.dimse.association import PeerAssociation
 from gateway.dimse.composition import services
 from gateway.dimse.peers import PeerTable
+from gateway.dimse.rejected import Refusals
 from gateway.dimse.store import Reception
 from gateway.dimse.upper_layer import DeadlineSocket
 from gateway.settings import DimseSettings
@@ -52,6 +53,7 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
     def __init__(self, archive: "Archive", listener: Socket, settings: DimseSettings) -> None:
         _configure_library()
         self.archive = archive
+        self.refusals = Refusals(archive)
         self.settings = settings
         self.peers = PeerTable(settings.peers)
         self.services = services()
@@ -92,7 +94,14 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
     def start_association(self, connection: Socket, address: tuple[str, int]) -> None:
         """Count the connection, then start its threads; before that it costs nothing."""
         connection.settimeout(self.settings.association_timeout_s)
-        admitted = self.admission.admit(address[0], lambda: _hang_up(connection))
+        begun: list[PeerAssociation] = []
+
+        def make_room() -> None:
+            for association in begun:
+                association.fault = "half-open connections: the oldest was closed"
+            _hang_up(connection)
+
+        admitted = self.admission.admit(address[0], make_room)
         if admitted is None:
             log.warning("a connection from %s refused: too many", address[0])
             connection.close()
@@ -110,6 +119,7 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
             association.requestor.address_info = AddressInformation.from_tuple(address)
             with self._changed:
                 self._associations.add(association)
+            begun.append(association)
             association.start()
         except BaseException:
             self.admission.leave(admitted)

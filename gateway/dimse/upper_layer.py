@@ -247,6 +247,7 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc]
         except InvalidEventError:
             # The peer broke the order of things while an answer to it was on its way.
             log.warning("%s is out of step: connection closed", self._peer())
+            self.assoc.fault = "association cut off: PDUs out of order"
             self.assoc._kill = True
             if self.socket is not None:
                 self.socket.close()
@@ -297,6 +298,7 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc]
             self.event_queue.put(_CONNECTION_CLOSED)
         except DeadlinePassed:
             log.warning("a PDU from %s was not complete in time", self._peer())
+            self.assoc.fault = "connection cut off: a PDU was not complete in time"
             self.event_queue.put(_CONNECTION_CLOSED)
         except PduRefused as refusal:
             self._refuse(str(refusal))
@@ -310,6 +312,7 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc]
     def _refuse(self, why: str) -> None:
         """Abort; whatever else the peer sends is not read any more."""
         log.warning("%s from %s: association aborted", why, self._peer())
+        self.assoc.fault = "association cut off: malformed or too long"
         self._refused = True
         self.event_queue.put(_INVALID_PDU)
 
