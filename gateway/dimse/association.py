@@ -15,7 +15,12 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_CANCEL, DimseServiceType
-from pynetdicom.pdu_primitives import A_RELEASE, P_DATA, SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.pdu_primitives import (
+    A_RELEASE,
+    P_DATA,
+    SCP_SCU_RoleSelectionNegotiation,
+    SOPClassExtendedNegotiation,
+)
 
 from archive.access import Principal
 from gateway.dimse.admission import Connection
@@ -70,12 +75,16 @@ class Negotiator(ACSE):  # type: ignore[misc]
             return
         assert association.rights is not None
         answers = negotiate(
-            request.presentation_context_definition_list, association.services, association.rights
+            request.presentation_context_definition_list,
+            association.services,
+            association.rights,
+            {str(uid) for uid, role in self.requestor.role_selection.items() if role.scp_role},
         )
         accepted = [context for context in answers if context.result == ACCEPTED]
         association._accepted_cx = {context.context_id: context for context in accepted}
         association._rejected_cx = [context for context in answers if context.result != ACCEPTED]
         self._answer_roles({str(context.abstract_syntax) for context in accepted})
+        self._answer_extended({str(context.abstract_syntax) for context in accepted})
         self.send_accept()
         association.is_established = True
         evt.trigger(association, evt.EVT_ESTABLISHED, {})
@@ -94,6 +103,17 @@ class Negotiator(ACSE):  # type: ignore[misc]
                 if role.scp_role:
                     association.peer_is_scp_of.add(str(uid))
                 self.acceptor.add_negotiation_item(role)
+
+    def _answer_extended(self, accepted: set[str]) -> None:
+        association: PeerAssociation = self.assoc
+        for uid, asked in self.requestor.sop_class_extended.items():
+            service = find_service(association.services, str(uid)) if str(uid) in accepted else None
+            if service is not None and service.extended is not None:
+                item = SOPClassExtendedNegotiation()
+                item.sop_class_uid = uid
+                item.service_class_application_information = service.extended(bytes(asked))
+                association.agreed[str(uid)] = item.service_class_application_information
+                self.acceptor.add_negotiation_item(item)
 
 
 class Messages(DIMSEServiceProvider):  # type: ignore[misc]
@@ -233,6 +253,8 @@ class PeerAssociation(Association):  # type: ignore[misc]
         """SOP classes of which the peer took the SCP role: we may send it requests."""
         self.fault = ""
         """Why the association was cut off, where the peer gave cause; for the trail."""
+        self.agreed: dict[str, bytes] = {}
+        """The outcome of extended negotiations by SOP class."""
         self._sent_messages = 0
         self._postponed: list[tuple[int, DimseServiceType]] = []  # came while we waited for an answer
         self.work = threading.Event()  # something arrived for _run_reactor

@@ -78,10 +78,14 @@ def choose_transfer_syntax(proposed: Iterable[str], among: frozenset[str] = TRAN
 
 
 def negotiate(
-    proposed: Iterable[PresentationContext], services: Sequence[Service], rights: Set[Right]
+    proposed: Iterable[PresentationContext],
+    services: Sequence[Service],
+    rights: Set[Right],
+    peer_is_scp_of: Set[str] = frozenset(),
 ) -> list[PresentationContext]:
     """One answer for each proposed context, in the order of their identifiers: refused by
-    the user where the peer lacks the right (PS3.8 Table 9-18)."""
+    the user where the peer lacks the right (PS3.8 Table 9-18). ``peer_is_scp_of``: SOP
+    classes that a peer wants to be sent; who may get needs no right to store for them."""
     answers = []
     for context in proposed:
         answer = PresentationContext()
@@ -92,7 +96,9 @@ def negotiate(
         service = find_service(services, str(context.abstract_syntax))
         if service is None:
             answer.result = ABSTRACT_SYNTAX_NOT_SUPPORTED
-        elif service.right not in rights:
+        elif service.right not in rights and not (
+            service.we_may_be_scu and Right.GET in rights and str(context.abstract_syntax) in peer_is_scp_of
+        ):
             answer.result = USER_REJECTION
         else:
             chosen = choose_transfer_syntax(

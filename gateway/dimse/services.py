@@ -74,6 +74,9 @@ class Service:
     ended: Callable[["PeerAssociation"], None] | None = None
     """Called once such an association has ended."""
 
+    extended: Callable[[bytes], bytes] | None = None
+    """The answer to a SOP class extended negotiation (PS3.7 D.3.3.5); None: none is given."""
+
     def serves(self, sop_class_uid: str) -> bool:
         return sop_class_uid in self.sop_classes or (self.takes is not None and self.takes(sop_class_uid))
 
@@ -108,6 +111,11 @@ class Request:
     @property
     def message_id(self) -> int:
         return int(self.primitive.MessageID)
+
+    @property
+    def agreed(self) -> bytes:
+        """What was agreed on in the extended negotiation of the SOP class; may be empty."""
+        return self.association.agreed.get(self.abstract_syntax, b"")
 
     @property
     def alive(self) -> bool:
@@ -188,6 +196,13 @@ def serve(request: Request) -> None:
     handler = request.service.handlers.get(request.name)
     if handler is None:
         request.respond(UNRECOGNIZED_OPERATION)
+        return
+    if request.association.rights is None or request.service.right not in request.association.rights:
+        # A context may be there for our own requests only: what a C-GET wants is stored on it.
+        reception = getattr(request.primitive, "reception", None)
+        if reception is not None and request.association.dimse.claim(reception):
+            reception.discard()
+        request.respond(NOT_AUTHORIZED)
         return
     try:
         handler(request)

@@ -113,3 +113,15 @@ def test_a_service_without_its_right_is_refused_by_the_user() -> None:
     for number, context in enumerate((echo, storage)):
         context.context_id = 2 * number + 1
     assert [answer.result for answer in answered([echo, storage], frozenset({Right.STORE}))] == [1, 0]
+
+
+def test_who_may_get_may_be_sent_what_it_may_not_store() -> None:
+    storage = build_context(WSI, [ExplicitVRLittleEndian])
+    storage.context_id = 1
+    for rights, asked, result in (
+        ({Right.GET}, {WSI}, 0),
+        ({Right.GET}, set(), 1),
+        ({Right.FIND}, {WSI}, 1),
+    ):
+        (answer,) = negotiate([storage], services(), rights, asked)
+        assert answer.result == result
