@@ -21,6 +21,7 @@ from dicomweb.deletion import deletion
 from dicomweb.frames_fast import FrameFastPath
 from dicomweb.health import Metrics, health
 from dicomweb.iiif import iiif
+from dicomweb.peers import peers
 from dicomweb.qido import qido
 from dicomweb.qupath import qupath
 from dicomweb.rendered import rendered
@@ -82,6 +83,7 @@ def create_app(
         wado_uri,
         capabilities,
         api,
+        peers,
         health,
         viewer,
     ):

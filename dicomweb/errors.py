@@ -101,6 +101,12 @@ class Forbidden(RequestRefused):
     status = 403
 
 
+class Conflict(RequestRefused):
+    """What is there already forbids it (409)."""
+
+    status = 409
+
+
 class NotImplementedHere(RequestRefused):
     """A valid request for what this server does not do (501)."""
 

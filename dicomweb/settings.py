@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the HTTP edge must be told; composed by ``gateway``, never read from the environment."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from archive.peer import Peer
 
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -33,6 +36,9 @@ class WebSettings:
     version: str = ""
     watch_folders: tuple[str, ...] = ()
     """Names of the watched folders, as the page shows them."""
+
+    configured_peers: Callable[[], Sequence[Peer]] = tuple
+    """The DICOM peers that the settings name, as they are now."""
 
     metrics_dir: Path | None = None
     """Where several processes share their counters (prometheus-client's mmap files).
