@@ -293,6 +293,9 @@ class PeerAssociation(Association):  # type: ignore[misc]
         except Exception:  # the library raises anything; one association's end is not the server's
             log.exception("the association of %s ended by an error", self.peer_address)
         finally:
+            if self.fault:
+                title = str(self.requestor.ae_title or "")
+                self._server.refusals.audit(title, self.peer_address, self.fault)
             self._leave()
             self._server.ended(self)
 
