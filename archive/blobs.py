@@ -11,6 +11,7 @@ from typing import Protocol
 from archive.core import Core
 from archive.errors import CannotTranscode
 from archive.packed import PackedFile
+from archive.palette import Palette
 from archive.rows import Row
 from archive.values import PixelDescription
 
@@ -62,7 +63,11 @@ class Restorer:
 
 
 def describe_pixels(
-    row: Row, transfer_syntax_uid: str = "", planar_configuration: int = 0, icc_profile: bytes = b""
+    row: Row,
+    transfer_syntax_uid: str = "",
+    planar_configuration: int = 0,
+    icc_profile: bytes = b"",
+    palette: Palette | None = None,
 ) -> PixelDescription:
     """What a decoder must know of an instance's frames; their stored transfer syntax
     unless another is named."""
@@ -77,4 +82,5 @@ def describe_pixels(
         row.photometric_interpretation,
         planar_configuration,
         icc_profile,
+        *((palette.entries, palette.first) if palette is not None else ()),
     )

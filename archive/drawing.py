@@ -9,6 +9,7 @@ decoded in the codec's processes.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from archive.access import Action, Principal, Scope
 from archive.blobs import JPEG_BASELINE, describe_pixels
@@ -25,6 +26,7 @@ from archive.errors import (
 )
 from archive.handle import Handle, read_frame
 from archive.matrix import Matrix
+from archive.palette import MAX_OCTETS, PALETTE_COLOR, palette_of
 from archive.part10.codestream import sniff
 from archive.pyramid import Level, Pyramids, Recent, imaged_volume_mm
 from archive.retrieve import Retriever
@@ -165,7 +167,7 @@ class Drawing:
         """One frame by itself; grey ones in the window of their optical path."""
         matrix = self._pyramids.matrix(handle)
         _plane(matrix, rendering.focal_plane)
-        _channels(matrix, handle.row.samples_per_pixel, rendering.optical_path)
+        _channels(matrix, _in_colour(handle), rendering.optical_path)
         canvas = (handle.row.rows, handle.row.columns)
         channel = matrix.channel_of(index)
         assert handle.table is not None
@@ -185,7 +187,7 @@ class Drawing:
         canvas = (area[2] - area[0], area[3] - area[1])
         matrix = level.matrix
         plane = _plane(matrix, rendering.focal_plane)
-        channels = _channels(matrix, handle.row.samples_per_pixel, rendering.optical_path)
+        channels = _channels(matrix, _in_colour(handle), rendering.optical_path)
         self._check_size(len(channels), canvas)
         wanted = self._windowed(matrix, replace(sized, region=inside))
         tiles: list[tuple[int, int, bytes]] = []
@@ -220,10 +222,14 @@ class Drawing:
         return self._core.codec
 
     def _pixels(self, handle: Handle, matrix: Matrix, channel: int) -> PixelDescription:
-        """How to decode, with the ICC profile of the optical path."""
+        """How to decode, with the ICC profile of the optical path and the image's palette."""
         planar = int(matrix.head.get("PlanarConfiguration", 0) or 0)
+        palette = palette_of(matrix.head, partial(_octets, handle, matrix)) if _has_palette(handle) else None
         return describe_pixels(
-            handle.row, planar_configuration=planar, icc_profile=_profile(handle, matrix, channel)
+            handle.row,
+            planar_configuration=planar,
+            icc_profile=_profile(handle, matrix, channel),
+            palette=palette,
         )
 
     def _windowed(self, matrix: Matrix, rendering: Rendering) -> Rendering:
@@ -236,7 +242,7 @@ class Drawing:
         from its coarsest level, once."""
         row = handle.row
         eight_bits = (row.bits_allocated, row.bits_stored, row.pixel_representation) == (8, 8, 0)
-        if row.samples_per_pixel > 1 or row.bits_stored == 1 or eight_bits or rendering.window is not None:
+        if _in_colour(handle) or row.bits_stored == 1 or eight_bits or rendering.window is not None:
             return None
         coarsest = self._pyramids.coarser(handle)[-1]
         try:
@@ -292,12 +298,32 @@ def _browsers_agree(frame: bytes, photometric: str) -> bool:
 
 def _profile(handle: Handle, matrix: Matrix, channel: int) -> bytes:
     known = matrix.channels[channel].icc_profile
-    if known or handle.row.samples_per_pixel == 1:
+    if known or not _in_colour(handle):
         return known
     paths = (PROFILE_PATH.format(channel), "00282000")
     for value in handle.row.bulk:
         if value.path in paths:
             return b"".join(handle.blobs[0].chunks(value.offset, value.length))
+    return b""
+
+
+def _has_palette(handle: Handle) -> bool:
+    return handle.row.photometric_interpretation == PALETTE_COLOR
+
+
+def _in_colour(handle: Handle) -> bool:
+    """Whether its pixels are colours, not intensities of an optical path."""
+    return handle.row.samples_per_pixel > 1 or _has_palette(handle)
+
+
+def _octets(handle: Handle, matrix: Matrix, tag: int) -> bytes:
+    """A value of the header, or the start of one that is kept apart; b"" where it is absent."""
+    element = matrix.head.get(tag)
+    if element is not None and isinstance(element.value, bytes) and element.value:
+        return element.value
+    for value in handle.row.bulk:
+        if value.path == f"{tag:08X}":
+            return b"".join(handle.blobs[0].chunks(value.offset, min(value.length, MAX_OCTETS + 2)))
     return b""
 
 
@@ -354,11 +380,11 @@ def _plane(matrix: Matrix, number: int) -> int:
     return number - 1 if number else matrix.middle_plane
 
 
-def _channels(matrix: Matrix, samples: int, identifier: str) -> list[int]:
+def _channels(matrix: Matrix, in_colour: bool, identifier: str) -> list[int]:
     """One optical path or segment by its name; else those that are shown together."""
     if identifier:
         for number, channel in enumerate(matrix.channels):
             if channel.identifier == identifier:
                 return [number]
         raise BadView("no such optical path")
-    return [0] if samples > 1 else list(range(min(MOST_CHANNELS, len(matrix.channels))))
+    return [0] if in_colour else list(range(min(MOST_CHANNELS, len(matrix.channels))))

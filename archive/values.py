@@ -184,6 +184,8 @@ class PixelDescription:
     photometric_interpretation: str
     planar_configuration: int = 0
     icc_profile: bytes = b""
+    palette: bytes = b""  # of PALETTE COLOR: red, green, blue of each entry
+    palette_first: int = 0  # the pixel value that has the first entry
 
 
 class Fit(StrEnum):

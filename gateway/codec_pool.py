@@ -75,7 +75,7 @@ class CodecPool:
                 f"no way from transfer syntax {source.transfer_syntax_uid} to {transfer_syntax_uid}"
             )
         order = {"what": "transcode", "form": _form(source), "transfer_syntax_uid": transfer_syntax_uid}
-        return self._perform(order, [source.icc_profile, frame])
+        return self._perform(order, [source.icc_profile, b"", frame])
 
     def render(
         self,
@@ -92,7 +92,7 @@ class CodecPool:
             "places": [(row, column) for row, column, _ in tiles],
             "canvas": canvas,
         }
-        return self._perform(order, [source.icc_profile, *(frame for _, _, frame in tiles)])
+        return self._perform(order, [source.icc_profile, source.palette, *(frame for _, _, frame in tiles)])
 
     def value_limits(
         self, tiles: Sequence[tuple[int, int, bytes]], source: PixelDescription, canvas: tuple[int, int]
@@ -103,7 +103,7 @@ class CodecPool:
             "places": [(row, column) for row, column, _ in tiles],
             "canvas": canvas,
         }
-        reply = self._perform(order, [b"", *(frame for _, _, frame in tiles)])
+        reply = self._perform(order, [b"", b"", *(frame for _, _, frame in tiles)])
         if len(reply) != _LIMITS.size:
             raise CannotDecode("the decoder failed")
         low, high = _LIMITS.unpack(reply)
@@ -270,6 +270,7 @@ def _form(source: PixelDescription) -> dict[str, object]:
         "pixel_representation": source.pixel_representation,
         "photometric_interpretation": source.photometric_interpretation,
         "planar_configuration": source.planar_configuration,
+        "palette_first": source.palette_first,
     }
 
 

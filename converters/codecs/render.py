@@ -40,6 +40,13 @@ class FrameFormat:
     photometric_interpretation: str
     planar_configuration: int = 0
     icc_profile: bytes = b""
+    palette: bytes = b""  # red, green and blue of each entry
+    palette_first: int = 0  # the pixel value that has the first entry
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether it is shown in colours of its own."""
+        return self.samples_per_pixel > 1 or bool(self.palette)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,16 @@ def decode_frame(frame: bytes, form: FrameFormat) -> Pixels:
     )
 
 
+def _seen(frame: bytes, form: FrameFormat) -> Pixels:
+    """The pixels of a frame as they are shown: of a palette, its colours."""
+    pixels = decode_frame(frame, form)
+    if not form.palette:
+        return pixels
+    entries = np.frombuffer(form.palette, np.uint8).reshape(-1, 3)
+    places = np.clip(pixels[..., 0].astype(np.int64) - form.palette_first, 0, len(entries) - 1)
+    return entries[places]
+
+
 def render(
     tiles: Sequence[tuple[int, int, bytes]], form: FrameFormat, view: View, canvas: tuple[int, int]
 ) -> bytes:
@@ -112,7 +129,7 @@ def render(
     pixels = shown(tiles, form, view, canvas)
     profile = b""
     if pixels.ndim == 3 or view.icc_profile != "no":
-        own = form.icc_profile if form.samples_per_pixel > 1 else b""
+        own = form.icc_profile if form.is_colour else b""
         if pixels.ndim == 2:  # grey has no profile of ours: it is neutral in every space
             pixels = np.repeat(pixels[..., np.newaxis], 3, axis=2)
         pixels, profile = colour.managed(pixels, own, view.icc_profile)
@@ -125,7 +142,7 @@ def shown(
     tiles: Sequence[tuple[int, int, bytes]], form: FrameFormat, view: View, canvas: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """The scaled picture of 8 bits: (rows, columns) of grey, or (rows, columns, 3)."""
-    if form.samples_per_pixel > 1:
+    if form.is_colour:
         return np.ascontiguousarray(scaled(compose(tiles, form, canvas), view)[..., :3]).astype(np.uint8)
     sum_of_layers: Pixels | None = None
     start = 0
@@ -150,10 +167,10 @@ def compose(tiles: Sequence[tuple[int, int, bytes]], form: FrameFormat, canvas: 
         raise FrameTooLarge(f"a canvas of {rows} x {columns} pixels is beyond the limit")
     given = [tile for tile in tiles if tile[2]]
     if len(given) == 1 and given[0][:2] == (0, 0) and canvas == (form.rows, form.columns):
-        return decode_frame(given[0][2], form)
+        return _seen(given[0][2], form)
     whole: Pixels | None = None
     for top, left, frame in given:
-        tile = decode_frame(frame, form)
+        tile = _seen(frame, form)
         if whole is None:
             whole = _empty(rows, columns, form, tile.dtype)
         upper, lower = max(0, top), min(rows, top + form.rows)
@@ -164,8 +181,9 @@ def compose(tiles: Sequence[tuple[int, int, bytes]], form: FrameFormat, canvas: 
 
 
 def _empty(rows: int, columns: int, form: FrameFormat, kind: np.dtype[Any]) -> Pixels:
-    white = np.iinfo(kind).max if form.samples_per_pixel > 1 else 0
-    return np.full((rows, columns, form.samples_per_pixel), white, kind)
+    white = np.iinfo(kind).max if form.is_colour else 0
+    samples = 3 if form.palette else form.samples_per_pixel
+    return np.full((rows, columns, samples), white, kind)
 
 
 def scaled(pixels: Pixels, view: View) -> Pixels:

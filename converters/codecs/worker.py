@@ -23,11 +23,11 @@ from converters.isolation.wire import Status
 
 def perform(order: dict[str, Any], blobs: list[bytes]) -> bytes:
     """Carry out one request."""
-    form = FrameFormat(**order["form"], icc_profile=blobs[0])
+    form = FrameFormat(**order["form"], icc_profile=blobs[0], palette=blobs[1])
     if order["what"] == "transcode":
-        return transcode(blobs[1], form, order["transfer_syntax_uid"])
+        return transcode(blobs[2], form, order["transfer_syntax_uid"])
     places = order["places"]
-    tiles = [(row, column, blob) for (row, column), blob in zip(places, blobs[1:], strict=True)]
+    tiles = [(row, column, blob) for (row, column), blob in zip(places, blobs[2:], strict=True)]
     rows, columns = order["canvas"]
     if order["what"] == "limits":
         return struct.pack("<dd", *value_limits(tiles, form, (rows, columns)))
