@@ -53,9 +53,8 @@ def _patients(core: Core, query: Query, scope: Scope) -> Iterator[dict[str, obje
         if missing:
             _from_header(core, any_instance(core, row), missing, answer)
         if counts:
-            answer |= {
-                tag: {"vr": "IS", "Value": [number]} for tag, number in _counts(core, row, scope).items()
-            }
+            numbers = _counts(core, row, scope)
+            answer |= {tag: {"vr": "IS", "Value": [numbers[tag]]} for tag in counts}
         yield answer
 
 
