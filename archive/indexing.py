@@ -19,7 +19,7 @@ from archive.errors import ArchiveError
 from archive.index import attributes
 from archive.index.attributes import AttributeRow
 from archive.index.text import fold
-from archive.journal import RECOMPRESS, Entry, Revision
+from archive.journal import READMIT, RECOMPRESS, Entry, Revision
 from archive.part10.digest import content_digest
 from archive.prepare import Described
 from archive.record import BlobRef, Record, RecordedInstance, RecordedOriginal, blob_key
@@ -358,6 +358,15 @@ def remove_instance(
         row.original_id is not None
         and not instance.select().where(instance.original == row.original_id).exists()
     ):
+        if tombstone and keep:  # with the last instance: what they were made from stays, too
+            execute(
+                core,
+                "INSERT INTO blob_ref (blob_id, owner_kind, owner_id) SELECT r.blob_id, 'tombstone', "
+                "CAST(? AS BIGINT) FROM blob_ref r WHERE r.owner_kind = 'original' AND r.owner_id = ? "
+                "ON CONFLICT DO NOTHING",
+                stone.id,
+                row.original_id,
+            )
         release(core, "original", row.original_id, time)
         models.Original.delete().where(models.Original.id == row.original_id).execute()
 
@@ -479,7 +488,7 @@ def took_effect(core: Core, entry: Entry) -> bool:
                 "SELECT base_record_key FROM instance WHERE sop_instance_uid = ?",
                 target.sop_instance_uid,
             ).fetchone()
-            if row is not None and row[0] == target.record:
+            if (row is not None and row[0] == target.record) is not (entry.action == READMIT):
                 return False
         for revision in entry.revisions:
             row = execute(

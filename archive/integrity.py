@@ -10,13 +10,14 @@ from archive.blobs import open_packed
 from archive.core import Core
 from archive.errors import ArchiveError, Damaged
 from archive.garbage import orphan_blobs
+from archive.history import Journal
 from archive.indexing import execute, extract
 from archive.journal import TOMBSTONED
 from archive.part10.dataset import read_header
 from archive.part10.errors import Part10Error
 from archive.part10.frame_table import FrameTable
 from archive.record import Record, blob_key, made_base_digest, read_record, record_key
-from archive.recovery import Journal, unindexed
+from archive.recovery import unindexed
 from archive.retrieve import digest_of
 from archive.rows import Row, all_rows, rows_below
 from archive.values import Finding

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deletes, replacements, corrections and recompressions as write-once objects (docs/storage-format.md).
+"""What was done to instances, and what is kept beside them, as write-once objects
+(docs/storage-format.md).
 
 The index can be lost; what was done to instances cannot. ``reindex`` reads all records
 and then applies these entries in the order of their keys.
@@ -17,9 +18,10 @@ from archive.errors import Damaged, StoreTooNew
 from archive.record import BlobRef
 
 RECOMPRESS, EXPAND = "recompress", "expand"
-REJECT = "reject"
+REJECT, READMIT = "reject", "readmit"
+KEEP, FORGET = "keep", "forget"
 TOMBSTONED = frozenset(("delete", REJECT))
-VERSION = 2  # of entries with moves; all others are of version 1
+VERSION = 3  # of readmissions and objects; of entries with moves 2; all others are of version 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,21 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptObject:
+    """A non-patient instance: all there is to it is its Part 10 file."""
+
+    category: str  # as PS3.18 Table 12.1.1-1 names it
+    sop_class_uid: str
+    sop_instance_uid: str
+    blob: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One journal entry."""
 
-    action: str  # "delete", "reject", "replace", "correct", "recompress", "expand"
+    # "delete", "reject", "readmit", "replace", "correct", "recompress", "expand", "keep", "forget"
+    action: str
     actor: str
     reason: str
     time: datetime
@@ -66,6 +79,14 @@ class Entry:
     targets: tuple[Target, ...] = ()
     revisions: tuple[Revision, ...] = ()
     moves: tuple[Move, ...] = ()
+    objects: tuple[KeptObject, ...] = ()
+
+    @property
+    def version(self) -> int:
+        """What a release must know to read it."""
+        if self.objects or self.action == READMIT:
+            return 3
+        return 2 if self.moves else 1
 
     @property
     def key(self) -> str:
@@ -87,11 +108,13 @@ def new_entry(
     targets: Sequence[Target] = (),
     revisions: Sequence[Revision] = (),
     moves: Sequence[Move] = (),
+    objects: Sequence[KeptObject] = (),
     time: datetime,
 ) -> Entry:
     return Entry(
-        action, actor, reason, time, uuid.uuid4().hex, tuple(targets), tuple(revisions), tuple(moves)
-    )
+        action, actor, reason, time, uuid.uuid4().hex, tuple(targets), tuple(revisions), tuple(moves),
+        tuple(objects),
+    )  # fmt: skip
 
 
 def _blob(ref: BlobRef) -> dict[str, object]:
@@ -104,7 +127,7 @@ def _ref(value: Mapping[str, Any]) -> BlobRef:
 
 def encode_entry(entry: Entry) -> bytes:
     value: dict[str, object] = {
-        "journal": VERSION if entry.moves else 1,
+        "journal": entry.version,
         "id": entry.id,
         "time": entry.time.astimezone(UTC).isoformat(timespec="microseconds"),
         "action": entry.action,
@@ -134,6 +157,16 @@ def encode_entry(entry: Entry) -> bytes:
                 "packed": _blob(m.packed),
             }
             for m in entry.moves
+        ]
+    if entry.objects:
+        value["objects"] = [
+            {
+                "category": o.category,
+                "sop_class_uid": o.sop_class_uid,
+                "sop_instance_uid": o.sop_instance_uid,
+                "blob": _blob(o.blob),
+            }
+            for o in entry.objects
         ]
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -172,6 +205,10 @@ def decode_entry(key: str, data: bytes) -> Entry:
                     _ref(m["packed"]),
                 )
                 for m in value.get("moves", [])
+            ),
+            objects=tuple(
+                KeptObject(o["category"], o["sop_class_uid"], o["sop_instance_uid"], _ref(o["blob"]))
+                for o in value.get("objects", [])
             ),
         )
     except (ValueError, KeyError, TypeError) as error:

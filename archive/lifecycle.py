@@ -69,12 +69,7 @@ def delete(
 ) -> int:
     """See ``Archive.delete``."""
     core.check(principal, Action.DELETE)
-    below = (row for page in rows_below(core, study, series, scope) for row in page)
-    rows = [row for row in below if not sop or row.sop_instance_uid == sop]
-    if not rows:
-        if is_tombstoned(core, study, series, sop, scope):
-            raise Gone(sop or series or study)
-        raise NoSuchInstance(sop) if sop else NoSuchSeries(series) if series else NoSuchStudy(study)
+    rows = named(core, study, series, sop, scope)
     try:
         refuse_part_of_slide(core, rows)
     except Held:
@@ -85,6 +80,18 @@ def delete(
 
 
 def refuse_part_of_slide(core: Core, rows: Sequence[Row]) -> None:
+def named(core: Core, study: str, series: str, sop: str, scope: Scope) -> list[Row]:
+    """The instances of a study, series or one of them; at least one. Raises Gone,
+    NoSuchStudy and its kin."""
+    below = (row for page in rows_below(core, study, series, scope) for row in page)
+    rows = [row for row in below if not sop or row.sop_instance_uid == sop]
+    if not rows:
+        if is_tombstoned(core, study, series, sop, scope):
+            raise Gone(sop or series or study)
+        raise NoSuchInstance(sop) if sop else NoSuchSeries(series) if series else NoSuchStudy(study)
+    return rows
+
+
     """Raises Held where other instances need the scanner's file that these are made of."""
     going = {r.id for r in rows}
     for row in rows:

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import time as clock
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 
@@ -19,6 +19,7 @@ from archive.access import Principal, Scope
 from archive.audit import APPLICATION_ACTIVITY, AuditRecord
 from archive.core import LEASE_S, Core
 from archive.errors import ArchiveError
+from archive.history import RECOVERY, Journal
 from archive.indexing import (
     MissingBlob,
     add_revision,
@@ -28,62 +29,20 @@ from archive.indexing import (
     refer,
     remove_instance,
 )
-from archive.journal import RECOMPRESS, REJECT, TOMBSTONED, Entry, Move, decode_entry
+from archive.journal import RECOMPRESS, REJECT, TOMBSTONED, Entry, Move
 from archive.moving import held, move_blob
 from archive.part10.dataset import read_header
 from archive.prepare import describe_header
 from archive.processes import is_gone, stale_marks
+from archive.readmission import complete as complete_readmissions
 from archive.record import BlobRef, Record, RecordedInstance, blob_key, read_record
 from archive.retrieve import bulk_values
 from archive.rows import Row, find_row, microseconds
 from archive.values import Finding
 
-RECOVERY = Principal("coverslip", "recover")
 REINDEXING = "reindexing"  # setting: a reindex began and has not ended
 
 log = logging.getLogger(__name__)
-
-
-class Journal:
-    """All entries, read once. ``ended``: (record, SOP Instance UID) -> the entry that
-    deleted or replaced it. ``broken``: keys of entries that cannot be read, and why."""
-
-    def __init__(self, core: Core) -> None:
-        self.entries: list[Entry] = []
-        self.broken: dict[str, str] = {}
-        for key in core.storage.keys("journal/"):
-            try:
-                with core.storage.open(key) as file:
-                    self.entries.append(decode_entry(key, file.pread(0, file.size)))
-            except ArchiveError as error:
-                self.broken[key] = str(error)
-        self.ended: Mapping[tuple[str, str], Entry] = {
-            (target.record, target.sop_instance_uid): entry
-            for entry in self.entries
-            for target in entry.targets
-        }
-        # Of each blob that was ever moved the last move: record -> (instance, position) -> which.
-        self.moves: dict[str, dict[tuple[str, int], tuple[Entry, Move]]] = {}
-        for entry in self.entries:
-            for move in entry.moves:
-                place = (move.target.sop_instance_uid, move.position)
-                self.moves.setdefault(move.target.record, {})[place] = (entry, move)
-
-    def packed(self, core: Core, record: str) -> dict[tuple[str, int], BlobRef]:
-        """Blobs of a record's instances that are stored recompressed, by SOP Instance UID and
-        position: as the last entry says, or, where storage lacks that form, as it is there."""
-        found = {}
-        for place, (entry, move) in self.moves.get(record, {}).items():
-            forms = [move.packed, move.blob]
-            wanted = forms if entry.action == RECOMPRESS else forms[::-1]
-            there = [ref for ref in wanted if core.storage.stat(blob_key(ref.digest)) == ref.size_bytes]
-            if move.packed in there[:1]:
-                found[place] = move.packed
-        return found
-
-    def findings(self) -> Iterator[Finding]:
-        for key, reason in self.broken.items():
-            yield Finding("journal", key, reason)
 
 
 # ---- recover ------------------------------------------------------------------------
@@ -103,9 +62,10 @@ def recover(core: Core, *, everything: bool) -> list[Finding]:
         journal = Journal(core)
         findings.extend(journal.findings())
         for entry in journal.entries:
-            if apply_entry(core, entry):
+            if apply_entry(core, entry, journal):
                 findings.append(Finding("journal", entry.key, f"{entry.action} completed", True))
         findings.extend(_complete_moves(core, journal))
+        findings.extend(complete_readmissions(core, journal))
         findings.extend(unindexed(core, journal, repair=True))
     for path in stale:
         if is_gone(path.name) or path.stat().st_mtime < clock.time() - LEASE_S:
@@ -197,10 +157,13 @@ def _complete(
     return True
 
 
-def apply_entry(core: Core, entry: Entry) -> bool:
-    """Bring the index to what an entry says; False when it is there already."""
+def apply_entry(core: Core, entry: Entry, journal: Journal) -> bool:
+    """Bring the index to what an entry says, unless a later one says otherwise; False when
+    it is there already."""
     rows: list[Row] = []
     for target in entry.targets:
+        if journal.ended.get((target.record, target.sop_instance_uid)) is not entry:
+            continue
         row = find_row(core, target.sop_instance_uid)
         if row is not None and row.record_key == target.record:
             rows.append(row)
@@ -312,7 +275,7 @@ def rebuild(core: Core, principal: Principal) -> int:
         _tombstones(core, key, journal)
     for entry in journal.entries:
         if entry.action == "correct":
-            apply_entry(core, entry)
+            apply_entry(core, entry, journal)
 
     def end() -> None:
         execute(
@@ -338,13 +301,21 @@ def _tombstones(core: Core, key: str, journal: Journal) -> None:
         entry = journal.ended.get((key, item.sop_instance_uid))
         if entry is None or entry.action not in TOMBSTONED:
             continue
-        packed = journal.packed(core, key) if entry.action == REJECT else {}
-        core.index.write(partial(_tombstone, core, item, entry, packed))
+        kept = _kept(core, journal, key, record, item) if entry.action == REJECT else []
+        core.index.write(partial(_tombstone, core, item, entry, kept))
 
 
-def _tombstone(
-    core: Core, item: RecordedInstance, entry: Entry, packed: Mapping[tuple[str, int], BlobRef]
-) -> None:
+def _kept(core: Core, journal: Journal, key: str, record: Record, item: RecordedInstance) -> list[BlobRef]:
+    """All blobs that a rejected instance would need to come back."""
+    packed = journal.packed(core, key)
+    uid = item.sop_instance_uid
+    found = [packed.get((uid, position), ref) for position, ref in enumerate(item.blobs)]
+    if record.original is not None:
+        found += [ref for _, ref in record.original.files]
+    return found + [revision.blob for _, revision in journal.revisions.get((key, uid), ())]
+
+
+def _tombstone(core: Core, item: RecordedInstance, entry: Entry, kept: Iterable[BlobRef]) -> None:
     stone = core.index.models.Tombstone.create(
         level="instance",
         study_instance_uid=item.study_instance_uid,
@@ -353,11 +324,9 @@ def _tombstone(
         reason=entry.reason,
         time=microseconds(entry.time),
     )
-    if entry.action == REJECT:
-        for position, ref in enumerate(item.blobs):
-            with contextlib.suppress(MissingBlob):  # verify tells of it
-                holder = packed.get((item.sop_instance_uid, position), ref)
-                refer(core, holder, "tombstone", stone.id, entry.time)
+    for ref in kept:
+        with contextlib.suppress(MissingBlob):  # verify tells of it
+            refer(core, ref, "tombstone", stone.id, entry.time)
 
 
 def _empty(core: Core) -> None:

@@ -20,6 +20,9 @@ CODES = {
 }
 """Document titles of PS3.16 CID 7011, by DCM code."""
 
+KEPT = frozenset(f"{code} {meaning}" for code, meaning in CODES.items() if code != EXPIRED)
+"""Reasons of tombstones whose bytes are kept: it may not come again, but be taken back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -62,8 +65,4 @@ def rejected_before(core: Core, sop: str) -> str:
     its time was over may."""
     with core.index.read():
         rows = execute(core, "SELECT reason FROM tombstone WHERE sop_instance_uid = ?", sop).fetchall()
-    for (reason,) in rows:
-        code = str(reason).partition(" ")[0]
-        if code in CODES and code != EXPIRED and reason == f"{code} {CODES[code]}":
-            return str(reason)
-    return ""
+    return next((str(reason) for (reason,) in rows if str(reason) in KEPT), "")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Storing rejection notes (IHE IOCM): the note is kept, what it names is gone for every
-door. The bytes go only when the retention period was the reason.
+"""Storing rejection notes (IHE IOCM), others' and our own: the note is kept, what it names
+is gone for every door. The bytes go only when the retention period was the reason.
 """
 
 from pydicom.dataset import Dataset
@@ -8,11 +8,15 @@ from pydicom.dataset import Dataset
 from archive import ingest, lifecycle
 from archive.access import Action, Principal, Scope
 from archive.core import Core
-from archive.errors import RejectionRefused
+from archive.errors import BadQuery, RejectionRefused
 from archive.journal import REJECT
-from archive.rejected import EXPIRED, Note, note_of
+from archive.part10.dataset import read_header
+from archive.rejected import CODES, EXPIRED, KEY_OBJECT_SELECTION, Note, note_of
+from archive.rejection_note import write_note
 from archive.rows import Row, find_row, is_tombstoned, visible
 from archive.values import Sender, StagedFile, Stored
+
+REASON_CHARACTERS = 1024
 
 
 def store_file(
@@ -50,6 +54,49 @@ def store_file(
             action = "delete" if note.code == EXPIRED else REJECT
             lifecycle.remove(core, rows, action, reason=note.reason, principal=principal)
     return stored
+
+
+def reject(
+    core: Core,
+    study: str,
+    series: str,
+    sop: str,
+    *,
+    code: str,
+    reason: str,
+    principal: Principal,
+    scope: Scope,
+) -> tuple[Stored, int]:
+    """See ``Archive.reject``."""
+    core.check(principal, Action.DELETE)
+    if code not in CODES:
+        raise BadQuery(f"the code of a rejection is one of {', '.join(sorted(CODES))}")
+    if len(reason) > REASON_CHARACTERS or not reason.isprintable():
+        raise BadQuery(f"a reason has up to {REASON_CHARACTERS} printable characters")
+    rows = lifecycle.named(core, study, series, sop, scope)
+    if not sop:  # the note of an earlier rejection stays what it is
+        rows = [row for row in rows if not is_note(core, row)]
+    if not rows:
+        raise RejectionRefused("would name nothing but rejection notes")
+    implementation = lifecycle.IMPLEMENTATION_VERSION
+    data = write_note(header_of(core, rows[0]), rows, code, reason, core.clock(), implementation)
+    with core.spool.stage(len(data)) as staging:
+        staging.write(data)
+        staged = staging.finish()
+    sender = Sender(principal.via, principal.actor, principal.address)
+    stored = store_file(core, staged, principal=principal, scope=scope, sender=sender)
+    return stored, len(rows)
+
+
+def header_of(core: Core, row: Row) -> Dataset:
+    """The current header of an instance."""
+    key, offset, length = row.header
+    return read_header(core.files.get(key).pread(offset, length), budget=core.limits.parse)
+
+
+def is_note(core: Core, row: Row) -> bool:
+    """Whether an instance is a rejection note."""
+    return row.sop_class_uid == KEY_OBJECT_SELECTION and note_of(header_of(core, row)) is not None
 
 
 def _named(core: Core, note: Note, scope: Scope) -> list[Row]:

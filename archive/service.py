@@ -24,6 +24,7 @@ from archive import (
     pictures,
     recompress,
     recovery,
+    readmission,
     rejection,
     results,
     transfer,
@@ -486,6 +487,37 @@ class Archive:
         self,
         job_id: int,
         *,
+    def reject(
+        self,
+        study: str,
+        series: str = "",
+        sop: str = "",
+        *,
+        code: str,
+        reason: str = "",
+        principal: Principal,
+        scope: Scope,
+    ) -> tuple[Stored, int]:
+        """Reject a study, series or instance by a rejection note of ours (IHE IOCM), which is
+        stored in the study; returns it, and how many instances it names. ``code``: of CID 7011
+        (``archive.rejected.CODES``). Needs the rights to delete and to store. Raises BadQuery,
+        RejectionRefused, Held, NoSuchStudy and its kin, Gone."""
+        self._changes()
+        return rejection.reject(
+            self._core, study, series, sop, code=code, reason=reason, principal=principal, scope=scope
+        )
+
+    def readmit(
+        self, study: str, series: str = "", sop: str = "", *, reason: str, principal: Principal, scope: Scope
+    ) -> int:
+        """Take back what rejected a study, series or instance; returns how many instances are
+        here again, as they were. Notes with nothing left to reject are deleted. Raises
+        NoSuchStudy and its kin where nothing rejected is kept."""
+        self._changes()
+        return readmission.readmit(
+            self._core, study, series, sop, reason=reason, principal=principal, scope=scope
+        )
+
         progress: float,
         message: str = "",
         lease_s: float = JOB_LEASE_S,

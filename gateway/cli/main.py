@@ -26,6 +26,7 @@ COMMANDS = {
     "original": "original_cmd",
     "correct": "correct_cmd",
     "delete": "delete_cmd",
+    "reject": "reject_cmd",
     "recompress": "recompress_cmd",
     "verify": "verify_cmd",
     "reindex": "reindex_cmd",

@@ -97,6 +97,8 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "commitment": lambda: archive.commitment("2.25.2", **STRANGER),
         "resolve": lambda: archive.resolve(1, reason="r", **STRANGER),
         "quarantined_bytes": lambda: archive.quarantined_bytes(1, **STRANGER),
+        "reject": lambda: archive.reject(study, code="113001", **STRANGER),
+        "readmit": lambda: archive.readmit(study, reason="r", **STRANGER),
         "verify": lambda: list(archive.verify(**STRANGER)),
         "reindex": lambda: archive.reindex(**STRANGER),
         "want_keys": lambda: archive.want_keys(**STRANGER),
