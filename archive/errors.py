@@ -82,6 +82,12 @@ class NoSuchJob(NotFound):
         self.job_id = job_id
 
 
+class NoSuchDuty(NotFound):
+    def __init__(self, duty_id: int) -> None:
+        super().__init__(f"nothing in the outbox has the number {duty_id}")
+        self.duty_id = duty_id
+
+
 class NoSuchTransaction(NotFound):
     def __init__(self, transaction_uid: str) -> None:
         super().__init__(f"no transaction {transaction_uid}")

@@ -21,6 +21,7 @@ from archive import (
     lifecycle,
     matching_keys,
     network,
+    outbox,
     pictures,
     recompress,
     recovery,
@@ -51,12 +52,14 @@ from archive.values import (
     Change,
     Commitment,
     Deflated,
+    Duty,
     Finding,
     FrameCodec,
     Instance,
     Job,
     NewSlide,
     Page,
+    Promise,
     Pyramid,
     Quarantined,
     Recompressed,
@@ -598,6 +601,123 @@ class Archive:
         """The job of a request: re-hash all bytes of its instances, in the scope of who
         asked; returns how many there are and how many of them failed."""
         return commitment.run_commitment(self._core, self._retriever, transaction, progress)
+
+    # ---- the outbox ------------------------------------------------------------
+
+    def promise(
+        self,
+        receiver: str,
+        kind: str,
+        payload: Mapping[str, object],
+        *,
+        key: str = "",
+        delay_s: float = 0.0,
+        principal: Principal,
+        scope: Scope,
+    ) -> int:
+        """Owe something to a receiver; durable on return. The same ``key`` while undone is
+        the same duty (lists of its payload are joined). Returns its number."""
+        return outbox.promise(
+            self._core, receiver, kind, payload, key=key, delay_s=delay_s, principal=principal, scope=scope
+        )
+
+    def followed(self, follower: str) -> int | None:
+        """Up to which ``seq`` of the change feed ``follower`` has made its promises; None:
+        it has not begun."""
+        return outbox.followed(self._core, follower)
+
+    def promise_following(
+        self,
+        follower: str,
+        before: int | None,
+        after: int,
+        promises: Sequence[Promise],
+        *,
+        principal: Principal,
+        scope: Scope,
+    ) -> bool:
+        """Make promises and move the follower's position from ``before`` to ``after``, all
+        or nothing; False, and nothing done, where another process has moved it."""
+        return outbox.promise_following(
+            self._core, follower, before, after, promises, principal=principal, scope=scope
+        )
+
+    def claim_duty(self, kinds: Sequence[str], *, lease_s: float, owner: str) -> Duty | None:
+        """The next turn, or None. Per receiver and kind in the order of the promises and
+        one at a time; a duty whose lease ran out is claimed again."""
+        return outbox.claim(self._core, kinds, lease_s=lease_s, owner=owner)
+
+    def report_duty(
+        self,
+        duty_id: int,
+        *,
+        progress: Mapping[str, object] | None = None,
+        message: str = "",
+        lease_s: float,
+        attempt: int,
+    ) -> None:
+        """Show how far it is, and renew the lease of this attempt. Raises LeaseLost."""
+        outbox.report(
+            self._core, duty_id, progress=progress, message=message, lease_s=lease_s, attempt=attempt
+        )
+
+    def finish_duty(self, duty_id: int, message: str = "", *, attempt: int) -> None:
+        """It is done, unless it was promised again meanwhile: then it waits. Raises LeaseLost."""
+        outbox.finish(self._core, duty_id, message, attempt=attempt)
+
+    def fail_duty(
+        self, duty_id: int, message: str, retry_in_s: float | None, *, attempt: int, holds: bool = True
+    ) -> None:
+        """Try again later, or give it up (None): it stays to be seen. Without ``holds``
+        those behind it may go first meanwhile. Raises LeaseLost."""
+        outbox.fail(self._core, duty_id, message, retry_in_s, attempt=attempt, holds=holds)
+
+    def duties(
+        self,
+        *,
+        receiver: str = "",
+        kind: str = "",
+        state: str = "",
+        limit: int = 100,
+        principal: Principal,
+        scope: Scope,
+    ) -> list[Duty]:
+        """The outbox, latest first. Raises BadQuery for an unknown state."""
+        return outbox.duties(
+            self._core,
+            receiver=receiver,
+            kind=kind,
+            state=state,
+            limit=limit,
+            principal=principal,
+            scope=scope,
+        )
+
+    def duty_counts(self) -> dict[str, int]:
+        """How many duties there are in each state, for metrics."""
+        return outbox.counts(self._core)
+
+    def retry_duty(self, duty_id: int, *, principal: Principal, scope: Scope) -> None:
+        """Have it tried at once, one that was given up as well. Raises NoSuchDuty, BadQuery."""
+        outbox.retry(self._core, duty_id, principal=principal, scope=scope)
+
+    def cancel_duty(self, duty_id: int, reason: str, *, principal: Principal, scope: Scope) -> None:
+        """Owe it no more. Raises NoSuchDuty, BadQuery (it is over)."""
+        outbox.cancel(self._core, duty_id, reason, principal=principal, scope=scope)
+
+    def forget_duties(self, older_than_s: float) -> int:
+        """Remove duties that were done or cancelled so long ago; returns how many."""
+        return outbox.forget(self._core, older_than_s)
+
+    def confirm_delivered(self, receiver: str, instances: Sequence[tuple[str, int]]) -> None:
+        """A receiver has these (SOP Instance UID, header revision)."""
+        outbox.confirm(self._core, receiver, instances)
+
+    def delivered(self, receiver: str, sop_instance_uids: Sequence[str]) -> dict[str, int]:
+        """Of these, the ones that the receiver confirmed, with their header revision."""
+        return outbox.delivered(self._core, receiver, sop_instance_uids)
+
+    # ---- upkeep ----------------------------------------------------------------
 
     def recover(self, *, everything: bool = False) -> list[Finding]:
         """Finish what killed processes left: run before anything is served."""

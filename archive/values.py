@@ -321,6 +321,44 @@ class Job:
     updated: datetime
 
 
+class DutyState(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"  # given up
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """What we owe to a receiver (an AE title or another name); kept in the outbox until it
+    is done. ``attempts`` counts turns, this one included; it says whose turn it is."""
+
+    id: int
+    receiver: str
+    kind: str
+    key: str
+    payload: Mapping[str, object]
+    state: DutyState
+    attempts: int
+    progress: Mapping[str, object]
+    message: str
+    not_before: datetime | None
+    created: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A duty that is to be: see ``Archive.promise``."""
+
+    receiver: str
+    kind: str
+    payload: Mapping[str, object]
+    key: str = ""
+    delay_s: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Commitment:
     """What became of a request for storage commitment; nothing while ``done`` is False.

@@ -49,6 +49,8 @@ class Models:
     Tombstone: Any
     Derivative: Any
     Job: Any
+    Duty: Any
+    Delivered: Any
     Quarantine: Any
     WatchedFile: Any
     Setting: Any
@@ -357,6 +359,37 @@ def make_models(database: Any) -> Models:
         created = _time()
         updated = _time()
 
+    class Duty(Base):
+        """The outbox, see :mod:`archive.outbox`. ``payload`` and ``progress``: JSON objects."""
+
+        id = BigAutoField()
+        receiver = TextField()
+        kind = TextField()
+        key = _text()
+        payload = TextField(default="{}")
+        state = TextField(default="waiting")
+        holds = IntegerField(default=1)
+        again = IntegerField(default=0)
+        lease_owner = _text()
+        lease_until = _big()
+        attempts = IntegerField(default=0)
+        not_before = _big()
+        progress = TextField(default="{}")
+        message = _text()
+        created = _time()
+        updated = _time()
+
+    class Delivered(Base):
+        """What receivers have confirmed, at which header revision."""
+
+        receiver = TextField()
+        sop_instance_uid = TextField()
+        revision = IntegerField()
+        time = _time()
+
+        class Meta:
+            primary_key = CompositeKey("receiver", "sop_instance_uid")
+
     class Quarantine(Base):
         """Bytes that could not be stored. ``file``: its name in the quarantine folder."""
 
@@ -441,6 +474,8 @@ def make_models(database: Any) -> Models:
         Tombstone=Tombstone,
         Derivative=Derivative,
         Job=Job,
+        Duty=Duty,
+        Delivered=Delivered,
         Quarantine=Quarantine,
         WatchedFile=WatchedFile,
         Setting=Setting,

@@ -22,7 +22,8 @@ STRANGER = {"principal": Principal("stranger", "dicomweb"), "scope": NOTHING}
 INTERNAL = {
     "stage", "stage_copy", "spool_path", "adopt", "claim", "report", "finish", "fail", "watched",
     "note_watched", "recover", "fold_access", "ready", "statistics", "close", "assembly", "run_commitment",
-    "known_peers",
+    "known_peers", "followed", "claim_duty", "report_duty", "finish_duty", "fail_duty", "duty_counts",
+    "forget_duties", "confirm_delivered", "delivered",
 }  # fmt: skip
 
 
@@ -86,6 +87,11 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "delete": lambda: archive.delete(study, reason="r", **STRANGER),
         "correct": lambda: archive.correct(study, {"StudyID": "1"}, reason="r", **STRANGER),
         "recompress": lambda: list(archive.recompress(study, reason="r", **STRANGER)),
+        "promise": lambda: archive.promise("AE", "forward", {}, **STRANGER),
+        "promise_following": lambda: archive.promise_following("routing", None, 1, [], **STRANGER),
+        "duties": lambda: archive.duties(**STRANGER),
+        "retry_duty": lambda: archive.retry_duty(1, **STRANGER),
+        "cancel_duty": lambda: archive.cancel_duty(1, "why", **STRANGER),
         "enqueue": lambda: archive.enqueue("ingest", {}, **STRANGER),
         "jobs": lambda: archive.jobs(**STRANGER),
         "quarantine": lambda: archive.quarantine(staged(), "n", "r", source="s", **STRANGER),

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from archive.errors import StoreTooNew
-from archive.index.migrations import v1, v2, v3
+from archive.index.migrations import v1, v2, v3, v4
 
-MIGRATIONS: tuple[Callable[[Any, str], None], ...] = (v1.apply, v2.apply, v3.apply)
+MIGRATIONS: tuple[Callable[[Any, str], None], ...] = (v1.apply, v2.apply, v3.apply, v4.apply)
 LATEST = len(MIGRATIONS)
 
 
