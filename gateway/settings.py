@@ -111,20 +111,67 @@ class HttpSettings:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A DICOM application entity that may associate."""
+    """A DICOM application entity, as a file says it; ``archive.peer`` judges it."""
 
-    ae_title: str = _set("", "Its calling AE title (1 to 16 characters).")
+    ae_title: str = _set("", "Its AE title (1 to 16 characters).")
     networks: tuple[str, ...] = _set((), "CIDR networks it may come from.")
+    host: str = _set("", "Host name or address at which we call it.")
+    port: int = _set(0, "Its port there.")
+    tls: bool = _set(False, "It comes by TLS only, and is called so.")
+    fingerprints: tuple[str, ...] = _set((), "SHA-256 of its certificates (DER), hexadecimal.")
+    certificate_names: tuple[str, ...] = _set(
+        (), "Names of which its certificate has one: `DNS:`, `IP:`, `URI:`, `email:`, `subject:CN=…,O=…`."
+    )
+    rights: tuple[str, ...] = _set(
+        ("echo", "store"), "Services it may use: echo, store, find, move, get, worklist, commit."
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class DimseSettings:
-    bind: str = _set("127.0.0.1:11112", "Address and port of the DICOM listener; empty: no listener.")
+    bind: str = _set(
+        "127.0.0.1:11112", "Address and port of the DICOM listener without TLS; empty: no such listener."
+    )
+    tls_bind: str = _set(
+        "",
+        "Address and port of the DICOM listener with TLS; empty: no such listener.",
+        example='"0.0.0.0:2762"',
+    )
+    tls_certificate: str = _set(
+        "",
+        "Our certificate and its chain, PEM; read again when it changes. Relative: from the working "
+        "directory, here and below.",
+        example='"/etc/coverslip/tls/archive.pem"',
+    )
+    tls_key: str = _set("", "Its private key, PEM, without a password.")
+    tls_ca: str = _set(
+        "",
+        "Certificates that peers' are verified with, PEM. Empty: peers that we call are verified with "
+        "the system's.",
+    )
+    tls_client_certificate: str = _set(
+        "require",
+        "Whether who comes by TLS must show a certificate: `require`; `request`: one that is shown must be "
+        "good; `none`.",
+        choices=("require", "request", "none"),
+    )
+    tls_profile: str = _set(
+        "bcp195",
+        "Profile of PS3.15: `bcp195` is B.12, `bcp195-modified` B.13.",
+        choices=("bcp195", "bcp195-modified"),
+    )
     ae_title: str = _set("COVERSLIP", "Our AE title (1 to 16 characters).")
     peers: tuple[Peer, ...] = _set(
         (),
-        "Who may associate. Empty: anybody, which is allowed on loopback only.",
-        example='[{ ae_title = "SCANNER1", networks = ["10.1.2.0/24"] }]',
+        "Who may associate, and whom we call (docs/peers.md); those of `peers_file` and of `/api/peers` "
+        "come in addition. Nobody named at all: anybody may do everything, from this machine only.",
+        example='[{ ae_title = "SCANNER1", networks = ["10.1.2.0/24"], rights = ["echo", "store"] }]',
+    )
+    peers_file: str = _set(
+        "",
+        "A TOML file of `[[peers]]` tables with the same fields; read again when it changes. "
+        "`config/peers.toml` is an example.",
+        example='"/etc/coverslip/peers.toml"',
     )
     allow_plaintext: bool = _set(
         False, "Allow DICOM without TLS beyond loopback, for scanners that do not speak it."

@@ -94,33 +94,56 @@ def http_refusals(http: HttpSettings, auth_mode: str) -> Iterator[str]:
 
 
 def dimse_refusals(dimse: DimseSettings) -> Iterator[str]:
-    """Why the DICOM listener may not start so."""
-    if not dimse.bind:
+    """Why the DICOM listeners may not start so."""
+    # Not above, see storage_refusals.
+    from archive.peer import is_ae_title
+    from gateway.settings_peers import read_peers
+
+    if not dimse.bind and not dimse.tls_bind:
         return
-    host, _ = host_port(dimse.bind, "dimse.bind")
-    for title in (dimse.ae_title, *(peer.ae_title for peer in dimse.peers)):
-        if (
-            not 1 <= len(title.strip()) <= 16
-            or not title.isascii()
-            or "\\" in title
-            or not title.isprintable()
-        ):
-            yield f"dimse: {title!r} is not an AE title (1 to 16 printable ASCII characters, no backslash)"
-    for peer in dimse.peers:
-        for text in peer.networks:
-            network(text, f"dimse.peers {peer.ae_title}")
-    if is_loopback(host):
-        return
-    if not dimse.peers:
-        yield f'dimse.bind = "{dimse.bind}" reaches beyond loopback: name the peers in dimse.peers'
-    for peer in dimse.peers:
-        if not peer.networks:
+    reaches_out = False
+    for name, bind in (("dimse.bind", dimse.bind), ("dimse.tls_bind", dimse.tls_bind)):
+        if bind and not is_loopback(host_port(bind, name)[0]):
+            reaches_out = True
+            if not dimse.peers and not dimse.peers_file:
+                yield f'{name} = "{bind}" reaches beyond loopback: name the peers in dimse.peers or a file'
+    if not is_ae_title(dimse.ae_title):
+        yield (
+            f"dimse.ae_title: {dimse.ae_title!r} is not an AE title "
+            "(1 to 16 printable ASCII characters, no backslash)"
+        )
+    peers = read_peers(dimse)
+    for peer in peers:
+        if reaches_out and not peer.networks and not peer.host:
             yield f"dimse.peers {peer.ae_title}: beyond loopback a peer needs its networks (CIDR)"
-    if not dimse.allow_plaintext:
+        if peer.needs_tls and peer.networks and peer.rights and not dimse.tls_bind:
+            yield f"dimse.peers {peer.ae_title} comes by TLS only: set dimse.tls_bind"
+        if peer.is_bound and peer.networks and dimse.tls_bind and dimse.tls_client_certificate == "none":
+            yield (
+                f"dimse.peers {peer.ae_title} is known by its certificate, "
+                'which dimse.tls_client_certificate = "none" never asks for'
+            )
+    if dimse.bind and not is_loopback(host_port(dimse.bind)[0]) and not dimse.allow_plaintext:
         yield (
             f'dimse.bind = "{dimse.bind}" reaches beyond loopback without TLS: '
             "set dimse.allow_plaintext = true to accept that"
         )
+    if dimse.tls_bind or any(peer.tls and peer.host for peer in peers):
+        yield from _tls_refusals(dimse)
+
+
+def _tls_refusals(dimse: DimseSettings) -> Iterator[str]:
+    """Whether OpenSSL can use the files that are named."""
+    from gateway.tls import client_context, server_context, tls_settings
+
+    settings = tls_settings(dimse)
+    try:
+        if dimse.tls_bind:
+            server_context(settings)
+        else:
+            client_context(settings, None)
+    except SettingsError as error:
+        yield str(error)
 
 
 def storage_refusals(settings: Settings, kind_of: Callable[[Path], str] | None = None) -> Iterator[str]:

@@ -6,6 +6,7 @@ Run ``coverslip config docs --write`` after a change; a test compares.
 
 import json
 from collections.abc import Iterable
+from dataclasses import fields
 from itertools import groupby
 
 from gateway.settings import KEYS, Peer
@@ -42,7 +43,7 @@ def _kind(key: Key) -> str:
     if key.type == tuple[str, ...]:
         return "list of text"
     if key.type == tuple[Peer, ...]:
-        return "list of tables (`ae_title`, `networks`)"
+        return f"list of tables ({', '.join(f'`{item.name}`' for item in fields(Peer))})"
     return {str: "text", int: "whole number", float: "number", bool: "`true` or `false`"}[key.type]
 
 

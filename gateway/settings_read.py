@@ -129,8 +129,9 @@ def _strings(name: str, value: object, where: str) -> tuple[str, ...]:
 
 
 def _tables(of: Any, name: str, value: object, where: str) -> tuple[object, ...]:
-    """A list of tables as objects of the dataclass ``of``, whose fields are texts or tuples of them."""
-    known = {item.name: isinstance(item.default, tuple) for item in fields(of)}
+    """A list of tables as objects of the dataclass ``of``, whose fields have the types of their
+    defaults: texts, tuples of them, whole numbers, true or false."""
+    known = {item.name: type(item.default) for item in fields(of)}
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise SettingsError(f"{where}: {name} must be a list of tables with {' and '.join(known)}")
     made = []
@@ -139,10 +140,11 @@ def _tables(of: Any, name: str, value: object, where: str) -> tuple[object, ...]
         for part, given in table.items():
             if part not in known:
                 raise SettingsError(f"{where}: unknown setting {name}.{part}{nearest(part, known)}")
-            if known[part]:
+            if known[part] is tuple:
                 given = _strings(f"{name}.{part}", given, where)
-            elif not isinstance(given, str):
-                raise SettingsError(f"{where}: {name}.{part} must be text")
+            elif type(given) is not known[part]:
+                wanted = {str: "text", int: "a whole number", bool: "true or false"}[known[part]]
+                raise SettingsError(f"{where}: {name}.{part} must be {wanted}")
             parts[part] = given
         made.append(of(**parts))
     return tuple(made)

@@ -27,10 +27,12 @@ from gateway.dimse.admission import Connection
 from gateway.dimse.messages_out import FieldValue, Piece, message_pdus, request_command
 from gateway.dimse.negotiation import ACCEPTED, negotiate
 from gateway.dimse.pdu import PduRefused
-from gateway.dimse.rights import ALL_RIGHTS, Right
+from gateway.dimse.peers import NotRecognized
+from gateway.dimse.rights import Right
 from gateway.dimse.services import Request, Service, find_service, serve
 from gateway.dimse.store import Reception
 from gateway.dimse.upper_layer import DataTransfer, UpperLayer
+from gateway.tls import Secured
 
 if TYPE_CHECKING:
     from archive.service import Archive
@@ -49,6 +51,11 @@ APPLICATION_CONTEXT_NOT_SUPPORTED: Rejection = (1, 1, 2)
 CALLING_AE_TITLE_NOT_RECOGNIZED: Rejection = (1, 1, 3)
 CALLED_AE_TITLE_NOT_RECOGNIZED: Rejection = (1, 1, 7)
 LOCAL_LIMIT_EXCEEDED: Rejection = (2, 3, 2)
+_WORDS = {
+    APPLICATION_CONTEXT_NOT_SUPPORTED: "application context not supported",
+    CALLED_AE_TITLE_NOT_RECOGNIZED: "called AE title not recognized",
+    LOCAL_LIMIT_EXCEEDED: "local limit exceeded",
+}
 
 
 class Negotiator(ACSE):  # type: ignore[misc]
@@ -61,14 +68,17 @@ class Negotiator(ACSE):  # type: ignore[misc]
         rejection = association.why_rejected()
         if rejection is not None:
             log.warning(
-                "association of %s from %s rejected: result %d, source %d, reason %d",
+                "association of %s from %s rejected: result %d, source %d, reason %d %s",
                 request.calling_ae_title,
                 association.peer_address,
                 *rejection,
+                association.why_unknown,
             )
             # Audited before the peer knows.
             association._server.refusals.audit(
-                request.calling_ae_title, association.peer_address, "association rejected"
+                request.calling_ae_title,
+                association.peer_address,
+                f"association rejected: {association.why_unknown or _WORDS[rejection]}",
             )
             self.send_reject(*rejection)
             association.kill()
@@ -242,11 +252,13 @@ class PeerAssociation(Association):  # type: ignore[misc]
 
     is_established: bool
 
-    def __init__(self, server: "DimseServer", admitted: Connection) -> None:
+    def __init__(self, server: "DimseServer", admitted: Connection, secured: Secured | None) -> None:
         super().__init__(server.ae, "acceptor")
         self._server = server
         self.admitted = admitted
+        self.secured = secured
         self.principal: Principal | None = None
+        self.why_unknown = ""
         self.rights: frozenset[Right] | None = None
         self.services = server.services
         self.peer_is_scp_of: set[str] = set()
@@ -443,10 +455,12 @@ class PeerAssociation(Association):  # type: ignore[misc]
         request = self.requestor.primitive
         if str(request.application_context_name) != APPLICATION_CONTEXT_NAME:
             return APPLICATION_CONTEXT_NOT_SUPPORTED
-        self.principal = self._server.peers.principal(request.calling_ae_title, self.peer_address)
-        self.rights = ALL_RIGHTS
-        if self.principal is None:
+        try:
+            admitted = self._server.peers.admit(request.calling_ae_title, self.peer_address, self.secured)
+        except NotRecognized as stranger:
+            self.why_unknown = str(stranger)
             return CALLING_AE_TITLE_NOT_RECOGNIZED
+        self.principal, self.rights = admitted.principal, admitted.rights
         if request.called_ae_title.strip() != self._server.ae_title:
             return CALLED_AE_TITLE_NOT_RECOGNIZED
         if not self._server.admission.establish(self.admitted):

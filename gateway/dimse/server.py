@@ -20,11 +20,14 @@ from archive.part10.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from gateway.dimse.admission import Admission
 from gateway.dimse.association import PeerAssociation
 from gateway.dimse.composition import services
-from gateway.dimse.peers import PeerTable
+from gateway.dimse.peers import peer_table
 from gateway.dimse.rejected import Refusals
 from gateway.dimse.store import Reception
 from gateway.dimse.upper_layer import DeadlineSocket
+from gateway.renewed import Renewed
 from gateway.settings import DimseSettings
+from gateway.tls import Secured, server_context, tls_settings
+from gateway.tls_door import TlsDoor
 
 if TYPE_CHECKING:
     from archive.service import Archive
@@ -34,6 +37,7 @@ log = logging.getLogger(__name__)
 DRAIN_S = 30.0  # how long associations may go on after the listener is told to stop
 _BACKLOG = 128
 _OUT_OF_DESCRIPTORS_WAIT_S = 0.2
+_HALF_OPEN = 16  # TLS handshakes at once, at least
 
 
 class _Handler(RequestHandler):  # type: ignore[misc]
@@ -55,7 +59,7 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
         self.archive = archive
         self.refusals = Refusals(archive)
         self.settings = settings
-        self.peers = PeerTable(settings.peers)
+        self.peers = peer_table(archive, settings)
         self.services = services()
         self.admission = Admission(settings.maximum_associations, settings.associations_per_address)
         self._listener = listener
@@ -91,7 +95,9 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
                 time.sleep(_OUT_OF_DESCRIPTORS_WAIT_S)
             raise
 
-    def start_association(self, connection: Socket, address: tuple[str, int]) -> None:
+    def start_association(
+        self, connection: Socket, address: tuple[str, int], secured: Secured | None = None
+    ) -> None:
         """Count the connection, then start its threads; before that it costs nothing."""
         connection.settimeout(self.settings.association_timeout_s)
         begun: list[PeerAssociation] = []
@@ -107,7 +113,7 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
             connection.close()
             return
         try:
-            association = PeerAssociation(self, admitted)
+            association = PeerAssociation(self, admitted, secured)
             association.set_socket(
                 DeadlineSocket(association, connection, self.settings.association_timeout_s)
             )
@@ -145,6 +151,16 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
             transfer_syntax_uid=transfer_syntax_uid,
         )
 
+    def tls_door(self, listener: Socket) -> TlsDoor:
+        """What accepts on a second listener, by TLS. Raises SettingsError."""
+        settings, tls = self.settings, tls_settings(self.settings)
+        return TlsDoor(
+            listener, Renewed(tls.paths, lambda: server_context(tls)).current, self.start_association,
+            lambda address, why: self.refusals.audit("", address, why),
+            timeout_s=settings.association_timeout_s, limit=max(_HALF_OPEN, settings.maximum_associations),
+            limit_per_address=max(_HALF_OPEN, settings.associations_per_address),
+        )  # fmt: skip
+
     def stop_accepting(self) -> None:
         """End :meth:`serve_forever` and close the listener; associations go on."""
         TCPServer.shutdown(self)  # the library's own also wants to be in a list of its entity
@@ -169,28 +185,36 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
 
 def serve(
     archive: "Archive",
-    listener: Socket,
+    listener: Socket | None,
     settings: DimseSettings,
     ready: Callable[[], None],
     stop: threading.Event,
     *,
     drain_s: float = DRAIN_S,
+    tls_listener: Socket | None = None,
 ) -> None:
-    """Serve DICOM on ``listener`` (bound already) until ``stop`` is set.
+    """Serve DICOM on ``listener``, and by TLS on ``tls_listener`` (bound already, one of
+    them at least), until ``stop`` is set.
 
     ``ready`` is called once peers are answered. On stop no new association is taken and
-    running ones have ``drain_s`` seconds to end.
+    running ones have ``drain_s`` seconds to end. Raises SettingsError.
     """
-    server = DimseServer(archive, listener, settings)
-    accepting = threading.Thread(target=server.serve_forever, args=(0.2,), name="dimse-accept", daemon=True)
-    accepting.start()
-    ready()
-    try:
+    some = listener or tls_listener
+    assert some is not None
+    server = DimseServer(archive, some, settings)
+    door = None if tls_listener is None else server.tls_door(tls_listener)
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(server.drain, drain_s)
+        if door is not None:
+            door.open()
+            at_end.callback(door.close)
+        if listener is not None:
+            threading.Thread(
+                target=server.serve_forever, args=(0.2,), name="dimse-accept", daemon=True
+            ).start()
+            at_end.callback(server.stop_accepting)
+        ready()
         stop.wait()
-    finally:
-        server.stop_accepting()
-        accepting.join()
-        server.drain(drain_s)
 
 
 def _hang_up(connection: Socket) -> None:
