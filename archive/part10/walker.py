@@ -36,6 +36,7 @@ _PIXEL_REPRESENTATION = 0x00280103
 _TRAILING_PADDING = 0xFFFCFFFC
 _MAX_ZERO_TAIL = 1 << 20
 _MAX_GUESSED_ITEMS = 100_000
+_MAX_STRAYS = 64
 
 
 @dataclass(slots=True)
@@ -92,6 +93,7 @@ class _Walk:
         self.signed = False
         self.stack: list[tuple[int, bool, bool, int, int, bool]] = []
         self.unsorted: set[int] = set()
+        self.strays = 0
 
     def note(self, finding: str) -> None:
         self.findings[finding] = self.findings.get(finding, 0) + 1
@@ -338,6 +340,11 @@ class _Walk:
         left out, noted where it must be, and the walk goes on at the byte returned."""
         group, element = number >> 16, number & 0xFFFF
         nested = bool(self.stack)
+        if group <= 2:
+            # Megabytes of zeros are read as such elements, eight bytes at a time.
+            self.strays += 1
+            if self.strays > _MAX_STRAYS:
+                raise Malformed(f"more than {_MAX_STRAYS} elements that do not belong into a data set")
         if not number and self.ends_in_zeros(begin):
             return self.end
         if number in PIXEL_TAGS:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archive.part10.budget import ParseBudget
+from archive.part10.budget import DEFAULT_BUDGET, ParseBudget
 from archive.part10.digest import content_digest
 from archive.part10.encode import encode_header
 from archive.part10.errors import BudgetExceeded, Malformed, Part10Error, Truncated
@@ -21,6 +21,7 @@ from archive.part10.json_model import to_json
 from archive.part10.recode import recode_to_utf8
 from archive.part10.scan import ScannedFile, scan_file
 from archive.part10.stream import Part10Stream
+from archive.part10.walker import normalise
 from tests.archive.part10 import build
 from tests.archive.part10.trees import trees
 from tests.support.require import require_data
@@ -309,3 +310,9 @@ def test_two_hundred_thousand_sparse_frames_are_within_the_budget():
     scan(sparse(90), budget=small)
     assert 4 * frames < budget.items
     assert 14 * frames < budget.elements
+
+
+def test_zeros_in_place_of_a_data_set_are_not_read_to_their_end() -> None:
+    zeros = bytes(8 << 20)
+    with pytest.raises(Malformed, match="do not belong into a data set"):
+        normalise(zeros + b"\1", 0, len(zeros) + 1, implicit=False, budget=DEFAULT_BUDGET)
