@@ -185,6 +185,12 @@ class DimseSettings:
         minimum=0.1,
     )
     idle_timeout_s: float = _set(300.0, "Seconds an association may be silent.", minimum=1)
+    sop_classes: tuple[str, ...] = _set(
+        ("standard", "private"),
+        "Storage SOP classes that are taken by C-STORE: `standard` is every one of the standard, retired "
+        "and newer ones too, `private` every private one; single ones by keyword or UID.",
+        example='["VLWholeSlideMicroscopyImageStorage", "1.2.840.10008.5.1.4.1.1.91.1", "1.2.276.0.1.2.3"]',
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,14 @@
 
 from gateway.dimse import echo, store
 from gateway.dimse.services import Service
+from gateway.settings import DimseSettings, SettingsError
 
 
-def services() -> tuple[Service, ...]:
-    """Asked in this order which of them takes an abstract syntax."""
-    return (echo.service(), store.service())
+def services(settings: DimseSettings | None = None) -> tuple[Service, ...]:
+    """Asked in this order which of them takes an abstract syntax. Raises SettingsError."""
+    settings = settings or DimseSettings()
+    try:
+        storage = store.service(settings.sop_classes)
+    except ValueError as error:
+        raise SettingsError(f"dimse.sop_classes: {error}") from None
+    return (echo.service(), storage)

@@ -3,15 +3,16 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from archive.errors import ArchiveError, Reason, Unreadable
 from archive.spool import SpoolFile, Staging
 from archive.values import Sender
 from gateway.dimse.file_meta import file_meta
-from gateway.dimse.negotiation import TRANSFER_SYNTAXES, is_storage
+from gateway.dimse.negotiation import TRANSFER_SYNTAXES
 from gateway.dimse.rights import Right
 from gateway.dimse.services import SUCCESS, Request, Service
+from gateway.dimse.storage_classes import EVERY, storage_classes
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +79,11 @@ class Reception:
         self.discard()
 
 
-def service() -> Service:
-    """C-STORE of every storage SOP class (PS3.4 Annex B)."""
+def service(sop_classes: Sequence[str] = EVERY) -> Service:
+    """C-STORE of storage SOP classes (PS3.4 Annex B), named as ``dimse.sop_classes`` does.
+    Raises ValueError for a name that is none."""
     return Service(
-        "Storage", frozenset(), Right.STORE, {"C_STORE": on_c_store}, takes=is_storage,
+        "Storage", frozenset(), Right.STORE, {"C_STORE": on_c_store}, takes=storage_classes(sop_classes),
         transfer_syntaxes=TRANSFER_SYNTAXES, we_may_be_scu=True,
     )  # fmt: skip
 
@@ -98,6 +100,10 @@ def on_c_store(request: Request) -> None:
         return
     if not request.association.dimse.claim(reception):
         return  # nobody listens any more
+    if not request.service.serves(str(request.primitive.AffectedSOPClassUID)):
+        reception.discard()
+        request.respond(Reason.SOP_CLASS_NOT_SUPPORTED)
+        return
     principal = request.principal
     sender = Sender("dimse", principal.actor, principal.address)
     try:
