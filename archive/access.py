@@ -21,6 +21,7 @@ class Action(StrEnum):
     STORE = "store"
     REPLACE = "replace"
     CORRECT = "correct"
+    SCHEDULE = "schedule"  # orders of the worklist
     DELETE = "delete"
     OPERATE = "operate"  # jobs, quarantine, verify, reindex, garbage collection
 

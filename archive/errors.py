@@ -212,6 +212,28 @@ class BadQuery(ArchiveError):
     reason = Reason.DATA_SET_MISMATCH
 
 
+class NoSuchOrder(NotFound):
+    def __init__(self) -> None:
+        super().__init__("no worklist item of that identifier")
+
+
+class BadOrder(ArchiveError):
+    """A worklist item lacks something, or a value is none that its attribute can hold."""
+
+    reason = Reason.DATA_SET_MISMATCH
+
+
+class StepRefused(ArchiveError):
+    """A performed procedure step cannot begin or change so. ``status``: of PS3.7 Annex C;
+    ``error_id``: of PS3.4 Table F.7.2-2, 0 for none; ``attributes``: tags in question."""
+
+    def __init__(
+        self, status: int, message: str, attributes: tuple[str, ...] = (), *, error_id: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.status, self.attributes, self.error_id = status, attributes, error_id
+
+
 class Busy(ArchiveError):
     """A bounded queue or pool is full: try again (503 with Retry-After)."""
 

@@ -22,6 +22,7 @@ from archive import (
     matching_keys,
     network,
     outbox,
+    performed,
     pictures,
     recompress,
     recovery,
@@ -30,6 +31,7 @@ from archive import (
     results,
     transfer,
     work,
+    worklist,
 )
 from archive.access import Policy, Principal, Scope
 from archive.access_log import AccessLog
@@ -40,6 +42,7 @@ from archive.errors import ArchiveError
 from archive.files import OpenFiles
 from archive.index.database import Index
 from archive.index.query import Query
+from archive.index.worklist import WorklistQuery
 from archive.peer import Peer
 from archive.processes import writer_mark
 from archive.retrieve import Retriever
@@ -69,6 +72,7 @@ from archive.values import (
     StagedFile,
     Stored,
 )
+from archive.worklist import FormerValue, NewItem, Scheduled, WorklistItem
 
 STORE_VERSION = b'{"store": 1}'
 JOB_LEASE_S = 60.0
@@ -416,6 +420,57 @@ class Archive:
         """Names and bytes of the scanner's own files, the main one first; a name may hold
         "/" (the right ``read_original``)."""
         return pictures.original(self._core, series, principal=principal, scope=scope)
+
+    # ---- worklist ----------------------------------------------------------------
+
+    def schedule(
+        self, items: Sequence[NewItem], *, source: str, principal: Principal, scope: Scope
+    ) -> list[Scheduled]:
+        """Add worklist items, or change those that have the same identifier; in parts, each all
+        or nothing, after all were checked. ``source``: who says so. Raises BadOrder."""
+        return worklist.schedule(self._core, items, source=source, principal=principal, scope=scope)
+
+    def unschedule(
+        self, identifier: str, *, reason: str, source: str, principal: Principal, scope: Scope
+    ) -> None:
+        """Cancel an item; it stays, and scheduling it again brings it back. Raises NoSuchOrder."""
+        worklist.unschedule(
+            self._core, identifier, reason=reason, source=source, principal=principal, scope=scope
+        )
+
+    def worklist(self, query: WorklistQuery, *, principal: Principal, scope: Scope) -> Iterator[WorklistItem]:
+        """Items by scheduled start, oldest first (PS3.4 Annex K); read a page at a time."""
+        return worklist.search(self._core, query, principal=principal, scope=scope)
+
+    def order_history(self, identifier: str, *, principal: Principal, scope: Scope) -> list[FormerValue]:
+        """What an item was before, oldest first. Raises NoSuchOrder."""
+        return worklist.history(self._core, identifier, principal=principal, scope=scope)
+
+    def begin_performed_step(
+        self,
+        sop_instance_uid: str,
+        attributes: Mapping[str, object],
+        *,
+        principal: Principal,
+        scope: Scope,
+    ) -> str:
+        """Create a performed procedure step, IN PROGRESS (PS3.4 F.7.2.1), and start the scheduled
+        steps that it names; its UID, a new one for "". ``attributes``: DICOM JSON model.
+        Raises StepRefused."""
+        return performed.begin(self._core, sop_instance_uid, attributes, principal=principal, scope=scope)
+
+    def update_performed_step(
+        self, sop_instance_uid: str, changes: Mapping[str, object], *, principal: Principal, scope: Scope
+    ) -> tuple[str, ...]:
+        """Set attributes of a step IN PROGRESS, or end it (PS3.4 F.7.2.2); the tags of those
+        that may not change and were left. Raises StepRefused."""
+        return performed.update(self._core, sop_instance_uid, changes, principal=principal, scope=scope)
+
+    def performed_step(
+        self, sop_instance_uid: str, *, principal: Principal, scope: Scope
+    ) -> dict[str, Mapping[str, object]]:
+        """A step's attributes in the DICOM JSON model. Raises StepRefused."""
+        return performed.get(self._core, sop_instance_uid, principal=principal, scope=scope)
 
     # ---- changing --------------------------------------------------------------
 

@@ -67,6 +67,17 @@ def on_column(sql: Sql, match: Match, alias: str) -> None:
         _compare(sql, match, names)
 
 
+def on_columns(sql: Sql, match: Match, names: tuple[str, ...]) -> None:
+    """A key against columns of text, whatever their table; of a name, any of its groups'."""
+    if match.kind == Kind.ANY:
+        _either(sql, match, lambda one, inner: on_columns(inner, one, names))
+    elif match.kind == Kind.EMPTY:
+        for name in names:
+            sql.add(f"{name} = ''")
+    else:
+        _compare(sql, match, names)
+
+
 def on_attribute(sql: Sql, match: Match, place: str, instance: str) -> None:
     """A key that is kept in ``attribute``, of the instance with these place and id."""
     if match.kind == Kind.ANY:

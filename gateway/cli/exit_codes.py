@@ -106,6 +106,12 @@ EXIT_CODES: Sequence[ExitCode] = (
         "The message says why.",
     ),
     ExitCode(
+        43,
+        ("archive.errors.BadOrder", "archive.errors.StepRefused"),
+        "A worklist item or performed step lacks something, or has a value that its attribute cannot hold.",
+        "The message names the attribute.",
+    ),
+    ExitCode(
         25, ("archive.errors.ArchiveError",), "Another refusal of the archive.", "The message says which."
     ),
     ExitCode(

@@ -22,6 +22,7 @@ COMMANDS = {
     "inspect": "inspect_cmd",
     "ingest": "ingest_cmd",
     "find": "find_cmd",
+    "worklist": "worklist_cmd",
     "export": "export_cmd",
     "original": "original_cmd",
     "correct": "correct_cmd",

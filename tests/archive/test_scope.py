@@ -11,11 +11,14 @@ import pytest
 from archive.access import EVERYTHING, NOTHING, Action, OpenPolicy, Principal, Scope
 from archive.errors import ArchiveError, NotAllowed, NotFound
 from archive.index.query import Level, Query
+from archive.index.worklist import WorklistQuery
 from archive.peer import Peer
 from archive.service import Archive
 from archive.values import NewInstance, NewOriginal, NewSlide, Rendering, Stored
+from archive.worklist import NewItem
 from tests.support.archives import ASK, SENDER, TESTER, open_archive, store_bytes
 from tests.support.instances import make_instance
+from tests.support.worklist import item, performed, schedule
 
 STRANGER = {"principal": Principal("stranger", "dicomweb"), "scope": NOTHING}
 # Verbs without a scope: what the process itself does, never on behalf of somebody.
@@ -39,6 +42,7 @@ def state(archive: Archive) -> tuple[object, ...]:
     return (
         archive.slides(**ASK), archive.changes(0, **ASK), archive.jobs(**ASK), archive.quarantined(**ASK),
         [archive.find(Query(level), **ASK).rows for level in Level],
+        list(archive.worklist(WorklistQuery(), **ASK)),
     )  # fmt: skip
 
 
@@ -84,6 +88,13 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "tile": lambda: archive.tile(instance, 0, 0, **STRANGER),
         "thumbnail": lambda: archive.thumbnail(study, series, **STRANGER),
         "original": lambda: archive.original(series, **STRANGER),
+        "schedule": lambda: archive.schedule([NewItem(item())], source="s", **STRANGER),
+        "unschedule": lambda: archive.unschedule("i", reason="r", source="s", **STRANGER),
+        "worklist": lambda: list(archive.worklist(WorklistQuery(), **STRANGER)),
+        "order_history": lambda: archive.order_history("i", **STRANGER),
+        "begin_performed_step": lambda: archive.begin_performed_step("", performed(1), **STRANGER),
+        "update_performed_step": lambda: archive.update_performed_step("2.25.1", {}, **STRANGER),
+        "performed_step": lambda: archive.performed_step("2.25.1", **STRANGER),
         "delete": lambda: archive.delete(study, reason="r", **STRANGER),
         "correct": lambda: archive.correct(study, {"StudyID": "1"}, reason="r", **STRANGER),
         "recompress": lambda: list(archive.recompress(study, reason="r", **STRANGER)),
@@ -129,6 +140,7 @@ def test_every_verb_takes_a_scope_or_is_internal(archive: Archive) -> None:
 def test_a_deny_all_scope_shows_nothing_and_changes_nothing(archive: Archive) -> None:
     stored = store_bytes(archive, make_instance())
     archive.enqueue("ingest", {"a": 1}, **ASK)
+    schedule(archive, item())
     before = state(archive)
     for name, call in calls(archive, stored).items():
         try:
