@@ -3,18 +3,21 @@
 
 A request is kept under its transaction UID and becomes a job. The job reads every byte
 that each instance is made of and compares it with its SHA-256; only then the instance is
-committed. Whatever door asked, the answer is the same.
+committed. Whatever door asked, the answer is the same. Who asked over DIMSE must be told:
+that is a duty of the outbox, promised in the transaction that keeps the result.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
+from archive import commitment_results
 from archive.access import NOTHING, Action, Principal, Scope
 from archive.audit import APPLICATION_ACTIVITY, AuditRecord
 from archive.core import Core
 from archive.errors import ArchiveError, BadQuery, Busy, NoSuchTransaction, NotAllowed, TransactionInUse
 from archive.part10.meta import is_uid
+from archive.prepare import is_stored_class
 from archive.retrieve import Retriever
 from archive.rows import find_row, visible
 from archive.values import Commitment
@@ -29,18 +32,21 @@ class CommitmentFailure(IntEnum):
     PROCESSING_FAILURE = 0x0110
     NO_SUCH_INSTANCE = 0x0112
     CLASS_INSTANCE_CONFLICT = 0x0119
+    SOP_CLASS_NOT_SUPPORTED = 0x0122
 
 
 Reference = tuple[str, str]
 """SOP Class and SOP Instance UID."""
 
 
-def _key(transaction: str) -> str:
-    return f"commitment/{transaction}"
-
-
 def request_commitment(
-    core: Core, transaction: str, references: Sequence[Reference], *, principal: Principal, scope: Scope
+    core: Core,
+    transaction: str,
+    references: Sequence[Reference],
+    *,
+    again: bool,
+    principal: Principal,
+    scope: Scope,
 ) -> None:
     """See ``Archive.request_commitment``."""
     core.check(principal, Action.READ)
@@ -61,10 +67,15 @@ def request_commitment(
     model = core.index.models.Job
 
     def commit() -> None:
-        setting = core.index.models.Setting
-        if setting.get_or_none(setting.key == _key(transaction)) is not None:
-            raise TransactionInUse(transaction)
-        core.put_setting(_key(transaction), value)
+        known = core.setting(commitment_results.key_of(transaction))
+        if isinstance(known, dict):
+            asked = ("actor", "via", "references")
+            if not again or any(known[name] != value[name] for name in asked):
+                raise TransactionInUse(transaction)
+            if "failed" in known:
+                commitment_results.promise(core, transaction, known)
+            return
+        core.put_setting(commitment_results.key_of(transaction), value)
         now = core.now_us()
         payload = json.dumps({"transaction": transaction})
         model.create(kind=KIND, key=transaction, payload=payload, created=now, updated=now)
@@ -77,31 +88,25 @@ def request_commitment(
 def commitment(core: Core, transaction: str, *, principal: Principal) -> Commitment:
     """See ``Archive.commitment``."""
     core.check(principal, Action.READ)
-    value = core.setting(_key(transaction))
+    value = core.setting(commitment_results.key_of(transaction))
     if not isinstance(value, dict) or value["actor"] != principal.actor:
         raise NoSuchTransaction(transaction)
-    if "failed" not in value:
-        return Commitment(False)
-    failed = {sop: int(reason) for sop, reason in value["failed"].items()}
-    references = [(str(sop_class), str(sop)) for sop_class, sop in value["references"]]
-    return Commitment(
-        True,
-        tuple(pair for pair in references if pair[1] not in failed),
-        tuple((sop_class, sop, failed[sop]) for sop_class, sop in references if sop in failed),
-    )
+    return commitment_results.as_commitment(value)
 
 
 def run_commitment(
     core: Core, retriever: Retriever, transaction: str, progress: Callable[[float], None]
 ) -> tuple[int, int]:
     """See ``Archive.run_commitment``."""
-    value = core.setting(_key(transaction))
+    value = core.setting(commitment_results.key_of(transaction))
     if not isinstance(value, dict):
         raise NoSuchTransaction(transaction)
     principal = Principal(
         value["actor"], value["via"], value["address"], transaction, frozenset(value["roles"])
     )
     references = value["references"]
+    if "failed" in value:  # by a worker that died before it could say so
+        return len(references), len(value["failed"])
     failed: dict[str, int] = {}
     for number, (sop_class, sop) in enumerate(references):
         reason = _failure(core, retriever, principal, sop_class, sop)
@@ -116,7 +121,13 @@ def run_commitment(
     record = AuditRecord(APPLICATION_ACTIVITY, "E", principal, 4 if failed else 0, detail=detail)
 
     def commit() -> None:
-        core.put_setting(_key(transaction), {**value, "failed": failed})
+        # Read again: who asked may have taken the turn to be told meanwhile.
+        known = core.setting(commitment_results.key_of(transaction))
+        assert isinstance(known, dict)
+        result = {**known, "failed": failed}
+        core.put_setting(commitment_results.key_of(transaction), result)
+        if value["via"] == commitment_results.VIA:
+            commitment_results.promise(core, transaction, result)
         core.add_audit(record)
 
     core.index.write(commit)
@@ -130,6 +141,8 @@ def _failure(
     row = find_row(core, sop)
     scope = core.policy.scope(principal)
     if row is None or not (scope.is_everything or visible(core, row.study_id, scope)):
+        if not is_stored_class(sop_class):
+            return CommitmentFailure.SOP_CLASS_NOT_SUPPORTED
         return CommitmentFailure.NO_SUCH_INSTANCE
     if row.sop_class_uid != sop_class:
         return CommitmentFailure.CLASS_INSTANCE_CONFLICT

@@ -16,6 +16,7 @@ from pydicom.sequence import Sequence as Items
 
 from archive.access import Action, Principal, Scope
 from archive.audit import INSTANCES_ACCESSED, STUDY_DELETED, AuditRecord
+from archive.availability import note_deleted
 from archive.core import Core
 from archive.errors import BadQuery, Busy, Gone, Held, NoSuchInstance, NoSuchSeries, NoSuchStudy
 from archive.indexing import add_revision, execute, remove_instance, took_effect
@@ -128,6 +129,7 @@ def remove(
         for row in rows:
             remove_instance(core, row, tombstone=True, reason=reason, time=now, keep=action == REJECT)
             core.add_change("deleted", row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid)
+        note_deleted(core, rows)
         core.add_audit(
             AuditRecord(
                 STUDY_DELETED if study and not series else INSTANCES_ACCESSED,

@@ -218,9 +218,13 @@ def received_transfer_syntax(path: Path) -> str:
 
 def _check(scanned: ScannedFile) -> None:
     """Storage SOP classes (PS3.4 B.5) and private ones; not directories and services."""
-    uid = scanned.sop_class_uid
-    if uid.startswith("1.2.840.10008.") and not uid.startswith(_STORAGE_ROOTS):
-        raise UnsupportedSopClass(uid)
+    if not is_stored_class(scanned.sop_class_uid):
+        raise UnsupportedSopClass(scanned.sop_class_uid)
+
+
+def is_stored_class(sop_class_uid: str) -> bool:
+    """Whether instances of a SOP class are stored here."""
+    return not sop_class_uid.startswith("1.2.840.10008.") or sop_class_uid.startswith(_STORAGE_ROOTS)
 
 
 def _frame_findings(scanned: ScannedFile, path: Path) -> list[str]:

@@ -36,6 +36,9 @@ from archive import (
 from archive.access import Policy, Principal, Scope
 from archive.access_log import AccessLog
 from archive.assemble import Assembly
+from archive.availability import Availability
+from archive.commitment_asked import AskedCommitments
+from archive.commitment_results import CommitmentResults
 from archive.core import Core, Limits
 from archive.drawing import Drawing
 from archive.errors import ArchiveError
@@ -640,11 +643,32 @@ class Archive:
         return integrity.verify(self._core, principal=principal, scope=scope, repair=repair)
 
     def request_commitment(
-        self, transaction: str, references: Sequence[tuple[str, str]], *, principal: Principal, scope: Scope
+        self,
+        transaction: str,
+        references: Sequence[tuple[str, str]],
+        *,
+        again: bool = False,
+        principal: Principal,
+        scope: Scope,
     ) -> None:
         """Ask for the safekeeping of instances (SOP class and instance UID) under a new
-        Transaction UID; a job answers. Raises TransactionInUse, BadQuery. PS3.4 J.3."""
-        commitment.request_commitment(self._core, transaction, references, principal=principal, scope=scope)
+        Transaction UID; a job answers. With ``again`` the same request of the same
+        principal is answered again. Raises TransactionInUse, BadQuery. PS3.4 J.3."""
+        commitment.request_commitment(
+            self._core, transaction, references, again=again, principal=principal, scope=scope
+        )
+
+    def commitment_results(self) -> CommitmentResults:
+        """Turns at telling peers what became of their requests."""
+        return CommitmentResults(self._core)
+
+    def asked_commitments(self) -> AskedCommitments:
+        """What we asked of other archives, and what they answered."""
+        return AskedCommitments(self._core)
+
+    def availability(self) -> Availability:
+        """Notices of what came and went."""
+        return Availability(self._core)
 
     def commitment(self, transaction: str, *, principal: Principal, scope: Scope) -> Commitment:
         """The answer, for who asked. Raises NoSuchTransaction."""
