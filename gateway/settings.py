@@ -55,10 +55,10 @@ class HttpSettings:
     server: str = _set(
         "gunicorn",
         "What speaks HTTP. `granian` (`pip install 'coverslip[granian]'`) spends less than gunicorn on "
-        "requests that need a thread; frames in memory gunicorn's processes answer faster. It knows neither "
-        "`slow_connections` nor `connections_per_address`, and keeps idle connections for "
-        "`header_timeout_s`: use it where a proxy in front guards against slow clients, and drops headers "
-        "whose names hold an underscore, as nginx does.",
+        "requests that need a thread. It does not know `connections_per_address`, waits for ever for a "
+        "client that stops within its body, and keeps idle connections for `header_timeout_s`: use it where "
+        "a proxy in front guards against slow clients, and drops headers whose names hold an underscore, as "
+        "nginx does.",
         choices=("gunicorn", "granian"),
     )
     public_url: str = _set(

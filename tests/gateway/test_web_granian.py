@@ -8,13 +8,14 @@ import os
 import signal
 import socket
 import urllib.request
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.followers import Followers
 from gateway.settings import HttpSettings
 from gateway.settings_check import http_refusals
 from gateway.web_granian import CANNOT_START, adapter
@@ -26,10 +27,12 @@ from tests.gateway.test_web_worker import (
     read_nothing,
     seconds_until_closed,
     slow_body,
+    slow_head,
+    slow_reader,
     toy,
     wait_until_refused,
 )
-from tests.gateway.toy_server import BIG_BYTES
+from tests.gateway.toy_server import BIG_BYTES, QUICK_BIG_BYTES, Toy
 from tests.support.make_slide import make_svs
 from tests.support.server import wait_for
 
@@ -84,6 +87,56 @@ def test_a_reader_that_stands_still_is_cut(address: Address) -> None:
             while data := client.recv(1 << 20):
                 received += len(data)
         assert received < BIG_BYTES
+
+
+@pytest.mark.parametrize("slow", [slow_head, slow_body, slow_reader])
+def test_slow_clients_far_beyond_the_threads_do_not_lock_others_out(
+    slow: Callable[[socket.socket], None], tmp_path: Path
+) -> None:
+    settings = {"http__server": "granian", "http__slow_connections": 64}
+    with toy(tmp_path, **settings) as (address, _), ExitStack() as clients:
+        for _ in range(40):  # ten for each thread
+            slow(clients.enter_context(socket.create_connection(address, timeout=20)))
+        connection = http.client.HTTPConnection(*address, timeout=20)
+        for _ in range(50):
+            connection.request("GET", "/")
+            assert connection.getresponse().read() == b"hello"
+        connection.close()
+
+
+def test_what_needs_no_thread_is_answered_while_every_thread_is_taken(tmp_path: Path) -> None:
+    settings = {"http__server": "granian", "http__slow_connections": 16}
+    with toy(tmp_path, **settings) as (address, _), ExitStack() as clients:
+        for _ in range(20):
+            slow_body(clients.enter_context(socket.create_connection(address, timeout=20)))
+        connection = http.client.HTTPConnection(*address, timeout=20)
+        for path, size in (("/quick", 5), ("/quick/big", QUICK_BIG_BYTES), ("/quick", 5)):
+            connection.request("GET", path)
+            assert len(connection.getresponse().read()) == size
+        connection.close()
+
+
+def test_connections_that_come_at_once_are_shared_by_the_processes(tmp_path: Path) -> None:
+    with (
+        toy(tmp_path, http__server="granian", http__workers=2) as (address, process),
+        ExitStack() as clients,
+    ):
+        opened = [clients.enter_context(socket.create_connection(address, timeout=20)) for _ in range(64)]
+        for client in opened:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        for client in opened:
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+        shares = [open_sockets(pid) for pid in descendants(process.pid)]
+        assert min(shares) > 10
+        assert sum(shares) >= 64
+
+
+def open_sockets(pid: int) -> int:
+    count = 0
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            count += os.readlink(entry).startswith("socket:")
+    return count
 
 
 @pytest.mark.parametrize(
@@ -149,6 +202,29 @@ class Protocol:
         self.answers.append((status, headers, body))
 
 
+def asked(application: Any, environ: dict[str, Any]) -> Protocol:
+    """A request by way of the adapter, answered."""
+    protocol = Protocol()
+    adapter(application, Followers(1))(protocol, environ)
+    return protocol
+
+
+def test_a_body_with_a_request_that_could_be_answered_at_once_is_not_left_unread_in_a_sleeping_thread() -> (
+    None
+):
+    seen: list[str] = []
+
+    class Counted(Toy):
+        def answer_now(self, environ: dict[str, Any]) -> Any:
+            seen.append(environ["PATH_INFO"])
+            return super().answer_now(environ)
+
+    assert asked(Counted(), {"PATH_INFO": "/quick"}).answers[0][2] == b"quick"
+    assert asked(Counted(), {"PATH_INFO": "/quick", "CONTENT_LENGTH": "9"}).answers[0][2] == b"hello"
+    assert asked(Counted(), {"PATH_INFO": "/quick", "HTTP_TRANSFER_ENCODING": "chunked"}).answers
+    assert seen == ["/quick"]
+
+
 def test_variables_of_the_process_are_no_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_X_FORWARDED_FOR", "10.0.0.1")
     seen: dict[str, Any] = {}
@@ -158,8 +234,7 @@ def test_variables_of_the_process_are_no_headers(monkeypatch: pytest.MonkeyPatch
         start("200 OK", [])
         return [b"a", b"b"]
 
-    protocol = Protocol()
-    adapter(application)(protocol, {"REQUEST_METHOD": "GET"})  # type: ignore[arg-type]
+    protocol = asked(application, {"REQUEST_METHOD": "GET"})
     assert protocol.answers == [(200, [], b"ab")]
     assert "HTTP_X_FORWARDED_FOR" not in seen
     assert seen["SCRIPT_NAME"] == ""
@@ -178,11 +253,8 @@ def test_a_fault_of_the_application_is_a_500_and_one_of_its_stream_ends_the_stre
 
         return body()
 
-    protocol = Protocol()
-    adapter(broken)(protocol, {})  # type: ignore[arg-type]
-    adapter(streams)(protocol, {})  # type: ignore[arg-type]
-    assert protocol.answers[0][0] == 500
-    body = protocol.answers[1][2]
+    assert asked(broken, {}).answers[0][0] == 500
+    body = asked(streams, {}).answers[0][2]
     assert next(body) == b"a"
     with pytest.raises(StopIteration):
         next(body)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The web role with a toy application: ``python -m tests.gateway.toy_server DATA FD KEY=VALUE...``."""
 
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterable
@@ -53,7 +54,7 @@ def main() -> None:
     settings = load(shipped_config(), {"data_dir": data, **dict(flag.split("=", 1) for flag in flags)}, {})
     logs.setup("web")
     listener = socket.socket(fileno=int(descriptor))
-    web.serve(settings, listener, Toy, lambda: print("ready", flush=True))
+    web.serve(settings, listener, Toy, lambda: os.write(1, b"ready\n"))
 
 
 if __name__ == "__main__":
