@@ -13,14 +13,14 @@ from xml.etree.ElementTree import ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
-from archive.errors import Unreadable
+from archive.errors import TooLarge, Unreadable
 
 _NAME_PARTS = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
 _NAME_GROUPS = frozenset(("Alphabetic", "Ideographic", "Phonetic"))
 _TEXTS = frozenset(("Value", "InlineBinary", *_NAME_PARTS))
 _MAX_DEPTH = 400
 _MAX_GAP = 64
-_MAX_NODES = 3_000_000
+_MAX_NODES = 600_000  # some 200 bytes each
 
 JsonObject = dict[str, Any]
 
@@ -46,8 +46,10 @@ class _Builder:
         parent = self._path[-1] if self._path else ""
         self._path.append(name)
         self._nodes += 1
-        if len(self._path) > _MAX_DEPTH or self._nodes > _MAX_NODES:
-            raise Unreadable("the document is too deep, or has too many elements")
+        if len(self._path) > _MAX_DEPTH:
+            raise Unreadable("the document is too deep")
+        if self._nodes > _MAX_NODES:
+            raise TooLarge(f"more than {_MAX_NODES} elements in the metadata")
         self._text.clear()
         match name:
             case "NativeDicomModel" if not parent or parent not in ("NativeDicomModel", "DicomAttribute"):

@@ -24,16 +24,20 @@ from archive.part10.from_json import first_text
 from archive.part10.meta import is_uid
 from archive.values import StagedFile, Stored
 from dicomweb import media
-from dicomweb.context import archive, base_url
+from dicomweb.context import archive, base_url, web
 from dicomweb.multipart import MultipartError
 from dicomweb.native_xml_reader import read_native_xml
 from dicomweb.stow_body import Body, BodyPart, BodyType
 from dicomweb.stow_report import Report
 
-METADATA_BYTES = 64 << 20
-"""All metadata of one request; 20,000 frames with a position each take about 20 MB."""
+METADATA_BYTES = 24 << 20
+"""All metadata of one request. Parsed they take up to six times as much of a process that
+serves others too, so what is larger is sent as ``application/dicom``, which needs none."""
 
-_NODES = 3_000_000
+_VALUES = 1_200_000
+"""Objects, arrays and members of them: about 100 bytes each. 20,000 frames of a sparse level,
+each with its position, have 800,000 and take 7 to 20 MB of JSON."""
+
 _SMALL_BYTES = 1 << 20
 _one_at_a_time = threading.Lock()
 
@@ -58,7 +62,7 @@ def store_metadata(body: BodyType, report: Report, store: Store) -> None:
         with _one_at_a_time if size > _SMALL_BYTES else contextlib.nullcontext():
             for places in metadata:
                 _store_each(body.kind, assembly, places, report, store)
-        for _ in range(assembly.unused()):
+        for _ in range(min(assembly.unused(), web().settings.parts_per_request)):
             report.refuse(Unreadable("a bulk part that no data set refers to"))
 
 
@@ -114,6 +118,9 @@ def _store_each(
 ) -> None:
     try:
         data_sets = _read(kind, assembly, places)
+        limit = web().settings.parts_per_request
+        if report.answered + len(data_sets) > limit:
+            raise TooLarge(f"at most {limit} data sets in one request")
     except ArchiveError as error:
         report.refuse(error)
         return
@@ -146,8 +153,8 @@ def _read(kind: str, assembly: Assembly, places: list[tuple[int, int]]) -> list[
     if kind == media.XML:
         return list(read_native_xml(chunks))
     encoded = b"".join(chunks)
-    if encoded.count(b"{") + encoded.count(b"[") > _NODES:
-        raise TooLarge(f"more than {_NODES} objects and arrays in the metadata")
+    if sum(map(encoded.count, (b"{", b"[", b","))) > _VALUES:
+        raise TooLarge(f"more than {_VALUES} objects, arrays and members in the metadata")
     try:
         found = json.loads(encoded, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError) as error:

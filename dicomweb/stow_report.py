@@ -38,6 +38,11 @@ class Report:
             self.unnamed.append(reason)
 
     @property
+    def answered(self) -> int:
+        """How many parts it tells of."""
+        return len(self.stored) + len(self.failed) + len(self.unnamed)
+
+    @property
     def status(self) -> int:
         """Table 10.5.3-1. Where nothing was stored, for one reason that is not in the
         data (rights, space, syntax, our own fault), that reason's status."""

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 
+from dicomweb import native_xml_reader, stow_metadata
 from dicomweb.app import create_app
 from dicomweb.multipart import closing, part_head
 from dicomweb.native_xml import native_dicom_model
@@ -217,7 +218,7 @@ def test_more_metadata_than_the_limit_are_413(client, monkeypatch):
 
 
 def test_a_bomb_of_empty_items_is_refused_before_it_is_read(client, monkeypatch):
-    monkeypatch.setattr("dicomweb.stow_metadata._NODES", 1000)
+    monkeypatch.setattr("dicomweb.stow_metadata._VALUES", 1000)
     bomb = {"00082218": {"vr": "SQ", "Value": [{}] * 2000}}
     assert send(client, body_of(JSON, [bomb])).status_code == 413
 
@@ -300,3 +301,88 @@ def test_memory_does_not_grow_with_a_bulk_value(tmp_path, codec):
         archive.close()
     assert response.status_code == 200, response.get_data()
     assert peak < 20 << 20
+
+
+def test_more_data_sets_than_a_request_may_hold_are_413_and_told_once(tmp_path):
+    archive = open_archive(tmp_path / "data")
+    client = create_app(archive, WebSettings(parts_per_request=3)).test_client()
+    few, many = (send(client, body_of(JSON, [{}] * count)) for count in (3, 4))
+    archive.close()
+    assert (few.status_code, len(sequence(few, "0008119A"))) == (400, 3)
+    assert (many.status_code, len(sequence(many, "0008119A"))) == (413, 1)
+
+
+def frames(count):
+    """Per-frame groups as a sparse level has them."""
+    return [
+        {
+            "00209111": {"vr": "SQ", "Value": [{"00209157": {"vr": "UL", "Value": [1, n]}}]},
+            "0048021A": {"vr": "SQ", "Value": [{
+                "0040072A": {"vr": "DS", "Value": [1.25 * n]}, "0040073A": {"vr": "DS", "Value": [2.5 * n]},
+                "0040074A": {"vr": "DS", "Value": [0.0]}, "0048021E": {"vr": "SL", "Value": [n]},
+                "0048021F": {"vr": "SL", "Value": [n]},
+            }]},
+        }
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def test_the_positions_of_20_000_frames_are_within_the_limits(client):
+    frame = json.dumps(frames(1)[0], indent=4).encode()
+    assert 20_000 * len(frame) < stow_metadata.METADATA_BYTES
+    assert 20_000 * sum(map(frame.count, (b"{", b"[", b","))) < stow_metadata._VALUES
+
+
+SHAPES = {
+    "frames": lambda count: json.dumps({"52009230": {"vr": "SQ", "Value": frames(count // 40)}}).encode(),
+    "attributes": lambda count: json.dumps(
+        {f"{n:08X}": {"vr": "LO", "Value": ["ab"]} for n in range(count // 5)}
+    ).encode(),
+    "objects": lambda count: b"[" + b",".join([b"{}"] * (count // 2)) + b"]",
+    "full objects": lambda count: b"[" + b",".join([b'{"a":0}'] * (count // 2)) + b"]",
+    "arrays": lambda count: b"[" + b",".join([b"[" * 90 + b"]" * 90] * (count // 91)) + b"]",
+    "texts": lambda count: json.dumps([f"{n:06}" for n in range(count - 2)]).encode(),
+    "a wide text": lambda count: json.dumps(
+        ["a" * (24 * count // 12) + "\U0001f52c"], ensure_ascii=False
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_memory_for_metadata_is_bounded_whatever_they_hold(client, monkeypatch, shape):
+    """A twelfth of the limits, and so of the memory: all of it takes the time of a coffee."""
+    part = 12
+    count = stow_metadata._VALUES // part
+    monkeypatch.setattr(stow_metadata, "METADATA_BYTES", stow_metadata.METADATA_BYTES // part)
+    monkeypatch.setattr(stow_metadata, "_VALUES", count)
+    metadata = SHAPES[shape](count)
+    assert len(metadata) <= stow_metadata.METADATA_BYTES
+    assert peak_of(client, JSON, metadata) < (160 << 20) // part
+
+
+def test_memory_for_metadata_in_xml_is_bounded_too(client, monkeypatch):
+    part = 12
+    monkeypatch.setattr(native_xml_reader, "_MAX_NODES", native_xml_reader._MAX_NODES // part)
+    metadata = native_dicom_model(
+        {"52009230": {"vr": "SQ", "Value": frames(native_xml_reader._MAX_NODES // 24)}}
+    )
+    assert peak_of(client, XML, metadata) < (160 << 20) // part
+    more = native_dicom_model({"52009230": {"vr": "SQ", "Value": frames(native_xml_reader._MAX_NODES // 16)}})
+    assert send(client, body_with(XML, more), kind=XML).status_code == 413
+
+
+def body_with(kind, metadata):
+    return part_head("x-y", [("Content-Type", kind)]) + metadata + b"\r\n" + closing("x-y")
+
+
+def peak_of(client, kind, metadata):
+    """Most octets in use while metadata are refused."""
+    send(client, body_of(JSON, [{}]))  # what is imported and opened once
+    tracemalloc.start()
+    try:
+        response = send(client, body_with(kind, metadata), kind=kind)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert response.status_code in (400, 409) or b"0008119A" in response.get_data()
+    return peak
