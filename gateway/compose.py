@@ -112,6 +112,7 @@ def archive(settings: Settings, *, codecs: bool = True, migrate: bool = False) -
 def web_app(settings: Settings) -> "WSGIApplication":
     """The web application with an archive of its own, open for this process's life."""
     from dicomweb.app import WebSettings, create_app
+    from gateway.settings_peers import configured_peers
     from gateway.web import metrics_dir
 
     http = settings.http
@@ -123,6 +124,7 @@ def web_app(settings: Settings) -> "WSGIApplication":
         cors_origins=http.cors_origins,
         version=version_of("coverslip"),
         watch_folders=tuple(map(str, settings.watch_folders)),
+        configured_peers=configured_peers(settings.dimse),
         metrics_dir=metrics_dir(settings),
         unhealthy_file=settings.run_dir / UNHEALTHY_FILE,
         results_default=settings.limits.find_results,

@@ -139,7 +139,8 @@ def _is_unsynchronised() -> bool:
 
 def _ports(settings: Settings) -> Iterator[Check]:
     served = (settings.run_dir / PORTS_FILE).exists()
-    for name, bind in (("http", settings.http.bind), ("dimse", settings.dimse.bind)):
+    binds = {"http": settings.http.bind, "dimse": settings.dimse.bind, "dimse.tls": settings.dimse.tls_bind}
+    for name, bind in binds.items():
         if not bind:
             continue
         try:
@@ -157,16 +158,14 @@ def _network(settings: Settings) -> Iterator[Check]:
     host, _ = host_port(settings.http.bind, "http.bind")
     where = "loopback only" if is_loopback(host) else "behind a proxy, which ends TLS"
     yield Check("TLS", State.GOOD, f"{ssl.OPENSSL_VERSION}; HTTP without TLS, {where}")
-    if not settings.dimse.bind:
-        return
-    host, _ = host_port(settings.dimse.bind, "dimse.bind")
-    if is_loopback(host):
-        yield Check("DICOM", State.GOOD, "without TLS, loopback only")
-    for peer in settings.dimse.peers if not is_loopback(host) else ():
-        yield Check(
-            f"peer {peer.ae_title}", State.NOTE, f"speaks DICOM without TLS from {', '.join(peer.networks)}"
-        )
     yield Check("host name", State.GOOD, socket.gethostname())
+
+
+def _dicom(settings: Settings) -> Iterator[Check]:
+    from gateway.doctor_dicom import examine_dicom
+
+    for name, state, detail in examine_dicom(settings.dimse):
+        yield Check(name, State(state), detail)
 
 
 def _database(settings: Settings) -> Iterator[Check]:
@@ -197,6 +196,7 @@ PARTS: tuple[Callable[[Settings], Iterator[Check]], ...] = (
     _clock,
     _ports,
     _network,
+    _dicom,
     _database,
 )
 

@@ -93,7 +93,7 @@ class Child:
 
     role: str
     command: Sequence[str]
-    sockets: Sequence[socket.socket] = ()
+    sockets: Mapping[str, socket.socket] = field(default_factory=dict)  # by option: --fd
     once: bool = False  # a task, not a server: never restarted
     process: "subprocess.Popen[bytes] | None" = None
     ready: bool = False
@@ -179,11 +179,17 @@ class Supervisor:
         self._listeners["http"] = listen(self._settings.http.bind, "http.bind")
         if self._settings.dimse.bind:
             self._listeners["dimse"] = listen(self._settings.dimse.bind, "dimse.bind")
+        if self._settings.dimse.tls_bind:
+            self._listeners["dimse_tls"] = listen(self._settings.dimse.tls_bind, "dimse.tls_bind")
 
     def _define_children(self) -> None:
-        self._children = [Child("web", ["web"], [self._listeners["http"]])]
-        if "dimse" in self._listeners:
-            self._children.append(Child("dimse", ["dimse"], [self._listeners["dimse"]]))
+        self._children = [Child("web", ["web"], {"--fd": self._listeners["http"]})]
+        names = {"--fd": "dimse", "--tls-fd": "dimse_tls"}
+        sockets = {
+            option: self._listeners[name] for option, name in names.items() if name in self._listeners
+        }
+        if sockets:
+            self._children.append(Child("dimse", ["dimse"], sockets))
         self._children.append(Child("worker", ["worker"]))
         if self._settings.watch.folders:
             self._children.append(Child("watch", ["watch"]))
@@ -219,8 +225,8 @@ class Supervisor:
             self._selector.register(child.ready_pipe, selectors.EVENT_READ, child)
             command += ["--ready-fd", str(write)]
             keep.append(write)
-        for listener in child.sockets:
-            command += ["--fd", str(listener.fileno())]
+        for option, listener in child.sockets.items():
+            command += [option, str(listener.fileno())]
             keep.append(listener.fileno())
         child.restart_at = None
         child.started = time.monotonic()

@@ -9,7 +9,7 @@ import click
 
 from gateway import process
 from gateway.cli.options import Given, common
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.settings_check import check
 
 
@@ -47,14 +47,21 @@ def web(settings: Settings, fd: int | None, ready: Callable[[], None]) -> None:
     server.serve(settings, listener, lambda: compose.web_app(settings), ready)
 
 
+@click.option("--tls-fd", type=int, hidden=True, help="Inherited listening socket for TLS.")
 @_role("dimse", "Listen for DICOM associations.\n\nExample: coverslip dimse --data ./data")
-def dimse(settings: Settings, fd: int | None, ready: Callable[[], None]) -> None:
+def dimse(settings: Settings, fd: int | None, ready: Callable[[], None], tls_fd: int | None = None) -> None:
     from gateway import compose
     from gateway.dimse import server
 
-    listener = _listener(fd, settings.dimse.bind, "dimse.bind")
+    bind, tls_bind = settings.dimse.bind, settings.dimse.tls_bind
+    if not bind and not tls_bind:
+        raise SettingsError("dimse.bind and dimse.tls_bind are empty: there is nothing to listen on")
+    listener = _listener(fd, bind, "dimse.bind") if bind else None
+    tls_listener = _listener(tls_fd, tls_bind, "dimse.tls_bind") if tls_bind else None
     with compose.archive(settings) as archive:
-        server.serve(archive, listener, settings.dimse, ready, process.stop_event())
+        server.serve(
+            archive, listener, settings.dimse, ready, process.stop_event(), tls_listener=tls_listener
+        )
 
 
 @_role("worker", "Do the jobs that wait: conversions, thumbnails.\n\nExample: coverslip worker --data ./data")
