@@ -50,7 +50,8 @@ class Peer:
     the DER certificate, hexadecimal) and ``certificate_names`` (``DNS:scanner1.lab.example``,
     ``IP:…``, ``URI:…``, ``email:…``, ``subject:CN=Scanner 1,O=Lab``): it must show a
     certificate that is one of these and has one of these names; where there are any, it
-    comes by TLS only. ``rights``: names of :class:`Right`.
+    comes by TLS only. ``rights``: names of :class:`Right`. ``stations``: AE titles whose
+    worklist items it sees, beside those for no station in particular; none: all items.
     """
 
     ae_title: str
@@ -61,6 +62,7 @@ class Peer:
     fingerprints: tuple[str, ...] = ()
     certificate_names: tuple[str, ...] = ()
     rights: tuple[str, ...] = DEFAULT_RIGHTS
+    stations: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not is_ae_title(self.ae_title):
@@ -70,7 +72,7 @@ class Peer:
             )
         put = object.__setattr__
         put(self, "ae_title", self.ae_title.strip())
-        for name in ("networks", "fingerprints", "certificate_names", "rights"):
+        for name in ("networks", "fingerprints", "certificate_names", "rights", "stations"):
             values: tuple[str, ...] = getattr(self, name)
             if len(values) > _MOST or any(len(value) > _MOST_CHARACTERS for value in values):
                 raise ValueError(
@@ -82,6 +84,9 @@ class Peer:
         for name in self.certificate_names:
             self._check_name(name)
         put(self, "rights", tuple(self._right(text) for text in dict.fromkeys(self.rights)))
+        if not all(map(is_ae_title, self.stations)):
+            raise ValueError(f"{self.ae_title}: a station is no AE title")
+        put(self, "stations", tuple(dict.fromkeys(text.strip() for text in self.stations)))
         self._check_address()
 
     def _network(self, text: str) -> Network:
@@ -173,4 +178,5 @@ _KINDS: Mapping[str, type] = {
     "fingerprints": tuple,
     "certificate_names": tuple,
     "rights": tuple,
+    "stations": tuple,
 }

@@ -125,6 +125,9 @@ class Peer:
     rights: tuple[str, ...] = _set(
         ("echo", "store"), "Services it may use: echo, store, find, move, get, worklist, commit."
     )
+    stations: tuple[str, ...] = _set(
+        (), "AE titles whose worklist items it sees, beside those for no station; none: all items."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which services the DICOM listener has, put together."""
 
-from gateway.dimse import echo, store
+from gateway.dimse import echo, mpps, store, worklist
+from gateway.dimse.peers import PeerTable
 from gateway.dimse.services import Service
 from gateway.settings import DimseSettings, SettingsError
 
 
-def services(settings: DimseSettings | None = None) -> tuple[Service, ...]:
+def services(settings: DimseSettings | None = None, peers: PeerTable | None = None) -> tuple[Service, ...]:
     """Asked in this order which of them takes an abstract syntax. Raises SettingsError."""
     settings = settings or DimseSettings()
     try:
         storage = store.service(settings.sop_classes)
     except ValueError as error:
         raise SettingsError(f"dimse.sop_classes: {error}") from None
-    return (echo.service(), storage)
+    return (
+        echo.service(),
+        storage,
+        worklist.service((peers or PeerTable()).stations),
+        mpps.service(),
+        mpps.retrieve_service(),
+    )

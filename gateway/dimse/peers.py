@@ -115,6 +115,11 @@ class PeerTable:
         peer = peers.get(ae_title.strip())
         return frozenset() if peer is None else frozenset(map(Right, peer.rights))
 
+    def stations(self, ae_title: str) -> tuple[str, ...] | None:
+        """The stations whose worklist items the peer of that title sees; None: all."""
+        peer = self._peers().get(ae_title.strip())
+        return peer.stations or None if peer is not None else None
+
     def destination(self, ae_title: str) -> Destination | None:
         """Where to call the peer of that title; None where there is none, or it has no
         address. Raises DeliveryError where our own TLS files cannot be used just now."""

@@ -114,7 +114,7 @@ def parse_find(identifier: Dataset, sop_class_uid: str, agreed: bytes, known: Ma
     ``known``: ``Archive.matching_keys``. Raises BadIdentifier."""
     levels = levels_of(sop_class_uid)
     level = _level(identifier, levels)
-    character_set = _character_set(identifier)
+    character_set = character_set_of(identifier)
     keys = _keys(identifier, character_set)
     flags = [place < len(agreed) and agreed[place] == 1 for place in range(7)]
     matches: list[Match] = []
@@ -150,7 +150,7 @@ def parse_retrieve(identifier: Dataset, sop_class_uid: str, agreed: bytes) -> tu
     list of them at the level itself. Other keys are ignored. Raises BadIdentifier."""
     levels = levels_of(sop_class_uid)
     level = _level(identifier, levels)
-    keys = _keys(identifier, _character_set(identifier))
+    keys = _keys(identifier, character_set_of(identifier))
     matches = []
     for one in levels:
         path = UNIQUE_KEYS[one]
@@ -176,7 +176,8 @@ def _level(identifier: Dataset, levels: tuple[QueryLevel, ...]) -> QueryLevel:
     raise BadIdentifier(f"Query/Retrieve Level {said}", QUERY_RETRIEVE_LEVEL)
 
 
-def _character_set(identifier: Dataset) -> tuple[str, ...]:
+def character_set_of(identifier: Dataset) -> tuple[str, ...]:
+    """The character sets of an identifier. Raises BadIdentifier for an unknown one."""
     text = _one(identifier, SPECIFIC_CHARACTER_SET)
     names = tuple(name.strip() for name in text.split("\\")) if text else ()
     if any(name not in python_encoding for name in names):
@@ -237,7 +238,7 @@ def _elements(
             continue  # group lengths are no keys
         path = f"{above}{int(tag):08X}"
         try:
-            vr, text = _text_of(dataset, tag, character_set)
+            vr, text = text_of(dataset, tag, character_set)
             items = list(dataset[tag].value or ()) if vr == "SQ" else []
         except Exception as error:  # pydicom raises anything for a value that is not of its VR
             raise BadIdentifier("a value is not of the form of its VR", path) from error
@@ -254,7 +255,7 @@ def _elements(
             yield from _elements(items[0], (), path + ".", character_set)
 
 
-def _text_of(dataset: Dataset, tag: BaseTag, character_set: list[str]) -> tuple[str, str]:
+def text_of(dataset: Dataset, tag: BaseTag, character_set: list[str]) -> tuple[str, str]:
     """VR and text. What came encoded is read as it is: wildcards and ranges are not of the
     form of their VR, of which the library would complain."""
     element: Any = dataset.get_item(tag)

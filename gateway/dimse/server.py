@@ -60,7 +60,7 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
         self.refusals = Refusals(archive)
         self.settings = settings
         self.peers = peer_table(archive, settings)
-        self.services = services(settings)
+        self.services = services(settings, self.peers)
         self.admission = Admission(settings.maximum_associations, settings.associations_per_address)
         self._listener = listener
         self._associations: set[PeerAssociation] = set()

@@ -98,7 +98,7 @@ def test_explicit_little_endian_is_preferred_to_an_encoding_that_loses_or_costs(
 
 
 def test_refusals_say_whether_class_or_transfer_syntax_is_not_supported() -> None:
-    wrong_class = build_context("1.2.840.10008.5.1.4.31", [ExplicitVRLittleEndian])
+    wrong_class = build_context("1.2.840.10008.5.1.4.34.6.1", [ExplicitVRLittleEndian])
     wrong_syntax = build_context(WSI, [JPIP])
     wrong_class.context_id, wrong_syntax.context_id = 3, 1
     assert [(answer.context_id, answer.result) for answer in answered([wrong_class, wrong_syntax])] == [
