@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which services the DICOM listener has, put together."""
 
-from gateway.dimse import echo, mpps, store, worklist
+from gateway.dimse import commitment, echo, mpps, store, worklist
 from gateway.dimse.peers import PeerTable
 from gateway.dimse.services import Service
 from gateway.settings import DimseSettings, SettingsError
@@ -17,6 +17,7 @@ def services(settings: DimseSettings | None = None, peers: PeerTable | None = No
     return (
         echo.service(),
         storage,
+        commitment.service(),
         worklist.service((peers or PeerTable()).stations),
         mpps.service(),
         mpps.retrieve_service(),
