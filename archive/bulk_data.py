@@ -11,7 +11,7 @@ from archive.decoded import MAX_NATIVE_BYTES, decoded_frames
 from archive.errors import CannotTranscode, Damaged, NoSuchFrame
 from archive.handle import Handle
 from archive.part10.frame_table import Kind, Segment
-from archive.part10.syntaxes import EXPLICIT, NATIVE
+from archive.part10.syntaxes import EXPLICIT, NATIVE, VIDEO
 from archive.retrieve import Retriever, native_frame_bytes, section_of
 from archive.values import ByteStream, Deflated, Instance
 
@@ -65,10 +65,11 @@ def pixel_data(retriever: Retriever, instance: Instance, *, principal: Principal
     table, row = handle.table, handle.row
     if table is None:
         raise NoSuchFrame(1, 0)
-    if not can_be_native(retriever, handle):
+    as_stored = row.transfer_syntax_uid in NATIVE | VIDEO
+    if not as_stored and not can_be_native(retriever, handle):
         raise CannotTranscode(f"pixel data of {row.transfer_syntax_uid} have no encoding as one value")
     retriever.note("frames", handle, principal, table.count)
-    if row.transfer_syntax_uid not in NATIVE:
+    if not as_stored:
         size = native_frame_bytes(row)
         decode = retriever.transcoder(handle, EXPLICIT)
         return ByteStream(table.count * size, decoded_frames(decode, range(table.count), size))

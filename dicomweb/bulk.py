@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bulk data and pixel data, by value and by level (PS3.18 10.4.1.1.5, 10.4.1.1.6).
 
-A part is one bulk value, one frame of encapsulated pixel data, or native pixel data as a
-whole (8.7.3.3). All that a level has is given, or 406: nothing is left out silently.
+A part is one bulk value, one frame of encapsulated pixel data, or as a whole native pixel
+data (8.7.3.3) or a video. All that a level has is given, or 406: nothing is left out silently.
 """
 
 import secrets
@@ -13,7 +13,6 @@ from functools import partial
 from flask import Blueprint, Response
 
 from archive.errors import NoSuchBulkData
-from archive.part10.syntaxes import VIDEO
 from archive.values import Instance
 from dicomweb import media, urls
 from dicomweb.context import archive, caller
@@ -110,8 +109,7 @@ def _contents(found: Instance) -> _Contents:
 
 
 def _has_frames(found: Instance) -> bool:
-    """A video's frames cannot be told apart: it is given as an instance only."""
-    return found.number_of_frames > 0 and found.transfer_syntax_uid not in VIDEO
+    return found.number_of_frames > 0
 
 
 def _negotiate(asked: _Contents, *, alone: bool) -> _Chosen:
@@ -124,13 +122,16 @@ def _negotiate(asked: _Contents, *, alone: bool) -> _Chosen:
         values = media.negotiate(header, partial(media.offer_bulk, single=single), query)
     if asked.pixels:
         single = alone and not asked.paths
-        offer = media.offer_frames(
-            found.transfer_syntax_uid,
-            partial(_can, found),
-            lossy=found.lossy,
-            count=found.number_of_frames if single else 0,
-            as_one=single,
-        )
+        if media.is_video(found.transfer_syntax_uid):
+            offer = media.offer_video(found.transfer_syntax_uid, single=single)
+        else:
+            offer = media.offer_frames(
+                found.transfer_syntax_uid,
+                partial(_can, found),
+                lossy=found.lossy,
+                count=found.number_of_frames if single else 0,
+                as_one=single,
+            )
         pixels = media.negotiate(header, offer, query)
     return _Chosen(values, pixels)
 
@@ -160,7 +161,7 @@ def _answer(asked: Sequence[_Contents]) -> Response:
     pixels = chosen[0].pixels
     if pixels is None:
         stream = archive().bulk(found, some[0].paths[0], **caller())
-    elif _is_native(pixels):
+    elif _is_one_value(pixels):
         stream = archive().pixel_data(found, **caller())
     else:
         (frame,) = archive().frames(found, [1], transfer_syntax_uid=_syntax(pixels), **caller())
@@ -181,8 +182,9 @@ def _syntax(chosen: media.Representation) -> str:
     return "" if chosen.stored else chosen.transfer_syntax_uid
 
 
-def _is_native(chosen: media.Representation) -> bool:
-    return chosen.transfer_syntax_uid == media.EXPLICIT_VR_LITTLE_ENDIAN
+def _is_one_value(chosen: media.Representation) -> bool:
+    uid = chosen.transfer_syntax_uid
+    return uid == media.EXPLICIT_VR_LITTLE_ENDIAN or media.is_video(uid)
 
 
 def _all_parts(asked: Sequence[_Contents], chosen: Sequence[_Chosen]) -> Iterator[Part]:
@@ -204,7 +206,7 @@ def _all_parts(asked: Sequence[_Contents], chosen: Sequence[_Chosen]) -> Iterato
             if given.pixels is None:
                 continue
             content_type = given.pixels.content_type
-            if _is_native(given.pixels):
+            if _is_one_value(given.pixels):
                 stream = store.pixel_data(found, **who)
                 yield Part(content_type, f"{place}/pixeldata", stream.chunks, stream.length)
                 continue

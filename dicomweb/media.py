@@ -127,6 +127,17 @@ def tag_of(representation: Representation) -> str:
     return hashlib.sha256(repr(representation).encode()).hexdigest()[:8]
 
 
+def is_video(transfer_syntax_uid: str) -> bool:
+    """Whether all frames are one bit stream (Table 8.7.3-5), also in its fragmentable form."""
+    return MEDIA_TYPE_OF.get(_unfragmented(transfer_syntax_uid), "").startswith("video/")
+
+
+def _unfragmented(transfer_syntax_uid: str) -> str:
+    return (
+        transfer_syntax_uid.removesuffix(".1") if transfer_syntax_uid not in NATIVE else transfer_syntax_uid
+    )
+
+
 Offer = Callable[[MediaRange], Representation | None]
 
 
@@ -274,6 +285,8 @@ def offer_frames(
         return Representation(media_type, uid, multipart, stored=uid == own)
 
     def offer(member: MediaRange) -> Representation | None:
+        if is_video(stored):
+            return None  # a frame of it has no address
         # A bare */* asks for the default of the resource, which is multipart (10.4.1.1).
         multipart = member.multipart or member.media_type == "*/*"
         wanted = member.transfer_syntax
@@ -340,6 +353,25 @@ def offer_bulk(member: MediaRange, *, single: bool = True) -> Representation | N
     if not multipart and not single:
         return None
     return Representation("application/octet-stream", "", multipart)
+
+
+def offer_video(stored: str, *, single: bool) -> Offer:
+    """The bit stream of a video, as it is stored, as its own type or as octets; alone where
+    it is all that is asked for."""
+    own_type = MEDIA_TYPE_OF[_unfragmented(stored)]
+
+    def offer(member: MediaRange) -> Representation | None:
+        named = member.media_type == "application/octet-stream"
+        if not named and not member.covers(own_type):
+            return None
+        if member.transfer_syntax not in ("", "*", stored):
+            return None
+        multipart = member.multipart or member.media_type == "*/*"
+        if not multipart and not single:
+            return None
+        return Representation("application/octet-stream" if named else own_type, stored, multipart)
+
+    return offer
 
 
 def offer_data_sets(count: int | None) -> Offer:

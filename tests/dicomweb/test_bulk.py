@@ -5,9 +5,10 @@ import io
 
 import pytest
 from pydicom import dcmread
+from pydicom.encaps import encapsulate
 
 from tests.dicomweb import samples
-from tests.dicomweb.conftest import ANNOTATIONS, LABEL, LEVEL, REVERSIBLE, WEB, parts_of
+from tests.dicomweb.conftest import ANNOTATIONS, LABEL, LEVEL, REVERSIBLE, WEB, parts_of, store
 
 BASE = "http://localhost"
 STUDY = f"{WEB}/studies/{samples.STUDY}"
@@ -130,3 +131,75 @@ def test_what_is_not_there_is_404(reader, resource):
     if "/" not in resource:
         assert reader.get(f"{WEB}/studies/1.2.3/{resource}", headers=ANY).status_code == 404
         assert reader.get(f"{STUDY}/series/1.2.3/{resource}", headers=ANY).status_code == 404
+
+
+# ---- video ------------------------------------------------------------------------
+
+H264 = "1.2.840.10008.1.2.4.102"
+STREAM = bytes(range(251)) * 40
+
+
+def video(syntax):
+    """A video of 25 frames in one bit stream of two fragments."""
+    made = samples.header(1)
+    made.SOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.2.1"
+    made.PhotometricInterpretation = "YBR_PARTIAL_420"
+    made.LossyImageCompression = "01"
+    samples.size(made, 25, 1)
+    del made.TotalPixelMatrixColumns, made.TotalPixelMatrixRows, made.DimensionOrganizationType
+    made.PixelData = encapsulate([STREAM], fragments_per_frame=2, has_bot=False)
+    made["PixelData"].VR = "OB"
+    return samples.written(made, syntax)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "own"),
+    [(H264, "video/mp4"), ("1.2.840.10008.1.2.4.100", "video/mpeg"), (f"{H264}.1", "video/mp4")],
+)
+def test_a_video_is_one_value_in_its_own_type_or_as_octets(client, syntax, own):
+    assert store(client, video(syntax)).status_code == 200
+    url = f"{LEVEL}/pixeldata"
+    for accept, shown in (
+        (own, own),
+        ("video/*", own),
+        (f"{own}; transfer-syntax={syntax}", own),
+        (f"{own}; transfer-syntax=*", own),
+        ("application/octet-stream", "application/octet-stream"),
+        ("application/octet-stream; transfer-syntax=*", "application/octet-stream"),
+    ):
+        alone = client.get(url, headers={"Accept": accept})
+        assert (alone.status_code, alone.get_data()) == (200, STREAM), accept
+        assert alone.headers["Content-Type"] == f"{shown}; transfer-syntax={syntax}"
+        parameters = accept.partition(";")[2]
+        for asked in (f'multipart/related; type="{accept.partition(";")[0]}";{parameters}', "*/*"):
+            (part,) = parts_of(client.get(url, headers={"Accept": asked}))
+            assert part.data == STREAM
+            assert part.headers["content-location"] == f"{BASE}{url}"
+    piece = client.get(url, headers={"Accept": own, "Range": "bytes=3995-4004"})
+    assert (piece.status_code, piece.get_data()) == (206, STREAM[3995:4005])
+    everything = parts_of(client.get(f"{STUDY}/bulkdata", headers={"Accept": "*/*"}))
+    assert STREAM in [part.data for part in everything]
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        f"video/mp4; transfer-syntax={H264[:-1]}3",
+        "video/mpeg",
+        f"application/octet-stream; transfer-syntax={ELE}",
+        "image/jpeg",
+        "image/gif",
+        "image/png",
+    ],
+)
+def test_a_video_is_given_as_nothing_else(client, accept):
+    store(client, video(H264))
+    assert client.get(f"{LEVEL}/pixeldata", headers={"Accept": accept}).status_code == 406
+
+
+@pytest.mark.parametrize("number", ["1", "2", "1,2"])
+@pytest.mark.parametrize("accept", ["*/*", "video/mp4", SINGLE["Accept"], ANY["Accept"]])
+def test_frames_of_a_video_have_no_address(client, number, accept):
+    store(client, video(H264))
+    assert client.get(f"{LEVEL}/frames/{number}", headers={"Accept": accept}).status_code == 406
+    assert client.get(f"{LEVEL}/frames/1/rendered", headers={"Accept": "image/png"}).status_code == 406

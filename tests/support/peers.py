@@ -20,6 +20,7 @@ from tests.support.require import ROOT, absent
 PEERS = Path(os.environ.get("COVERSLIP_TEST_PEERS", ROOT / ".venv" / "peers"))
 PACKAGES = {
     "dicomslide": ("dicomslide==0.7.2", "dicomweb-client==0.61.2", "highdicom==0.28.2", "pydicom==3.0.2"),
+    "iiif-validator": ("iiif-validator==1.0.5",),
     "ez-wsi": ("ez-wsi-dicomweb==6.1.6", "pydicom==3.0.2", "numpy==2.4.6"),
 }
 
