@@ -36,24 +36,28 @@ class Scp:
     archive: Archive
     port: int
     stop: threading.Event
+    tls_port: int = 0
 
 
 @contextlib.contextmanager
 def running(
     archive: Archive, settings: DimseSettings | None = None, *, drain_s: float = 5.0
 ) -> Iterator[Scp]:
-    """A listener in a thread; on leaving it is stopped and must end."""
+    """A listener in a thread, with ``settings.tls_bind`` one with TLS beside it; on leaving
+    it is stopped and must end."""
     listener = listen()
     port = listener.getsockname()[1]
+    tls_listener = listen() if settings is not None and settings.tls_bind else None
+    tls_port = 0 if tls_listener is None else tls_listener.getsockname()[1]
     ready, stop = threading.Event(), threading.Event()
     thread = threading.Thread(
         target=serve, args=(archive, listener, settings or DimseSettings(), ready.set, stop),
-        kwargs={"drain_s": drain_s}, name="scp",
+        kwargs={"drain_s": drain_s, "tls_listener": tls_listener}, name="scp",
     )  # fmt: skip
     thread.start()
     assert ready.wait(10)
     try:
-        yield Scp(archive, port, stop)
+        yield Scp(archive, port, stop, tls_port)
     finally:
         stop.set()
         thread.join(drain_s + 10)
