@@ -194,6 +194,15 @@ class DimseSettings:
         "and newer ones too, `private` every private one; single ones by keyword or UID.",
         example='["VLWholeSlideMicroscopyImageStorage", "1.2.840.10008.5.1.4.1.1.91.1", "1.2.276.0.1.2.3"]',
     )
+    availability_peers: tuple[str, ...] = _set(
+        (),
+        "AE titles of peers that are told of every study that came, grew or lost something (Instance "
+        "Availability Notification); each needs an address.",
+        example='["RIS"]',
+    )
+    availability_settle_s: float = _set(
+        30.0, "Seconds for which a study must not change before they are told of it.", minimum=0.0
+    )
 
 
 @dataclass(frozen=True, slots=True)
