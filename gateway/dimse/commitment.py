@@ -20,6 +20,8 @@ from archive.errors import (
     BadQuery,
     Busy,
     NoSuchTransaction,
+    NotAllowed,
+    StorageFailed,
     StorageFull,
     TransactionInUse,
 )
@@ -27,7 +29,14 @@ from archive.part10.meta import is_uid
 from archive.values import Commitment
 from gateway.dimse.identifiers import encode_data_set
 from gateway.dimse.rights import Right
-from gateway.dimse.services import SUCCESS, Request, Service, UnreadableIdentifier
+from gateway.dimse.services import (
+    NOT_AUTHORIZED,
+    PROCESSING_FAILURE,
+    SUCCESS,
+    Request,
+    Service,
+    UnreadableIdentifier,
+)
 
 if TYPE_CHECKING:
     from gateway.dimse.association import PeerAssociation
@@ -46,6 +55,14 @@ INVALID_ARGUMENT = 0x0115
 NO_SUCH_ACTION = 0x0123
 RESOURCE_LIMITATION = 0x0213
 DUPLICATE_TRANSACTION = 0x0131
+
+N_ACTION_STATUSES = frozenset({
+    SUCCESS, PROCESSING_FAILURE, NO_SUCH_INSTANCE, INVALID_ARGUMENT, NO_SUCH_ACTION, NOT_AUTHORIZED,
+    DUPLICATE_TRANSACTION, RESOURCE_LIMITATION,
+})  # fmt: skip
+N_EVENT_REPORT_STATUSES = frozenset({
+    SUCCESS, PROCESSING_FAILURE, NO_SUCH_EVENT_TYPE, INVALID_ARGUMENT, NOT_AUTHORIZED, RESOURCE_LIMITATION,
+})  # fmt: skip
 
 _TURN_S = 90.0  # a process that dies gives its turns back after this
 
@@ -100,10 +117,10 @@ class CommitmentScp:
             request.respond(INVALID_ARGUMENT, ErrorComment=str(refusal))
         except TransactionInUse as refusal:
             request.respond(DUPLICATE_TRANSACTION, ErrorComment=str(refusal))
-        except (Busy, StorageFull) as refusal:
+        except (Busy, StorageFull, StorageFailed) as refusal:
             request.respond(RESOURCE_LIMITATION, ErrorComment=str(refusal))
-        except ArchiveError as refusal:
-            request.respond(refusal.reason, ErrorComment=str(refusal))
+        except NotAllowed as refusal:
+            request.respond(NOT_AUTHORIZED, ErrorComment=str(refusal))
         else:
             request.respond(SUCCESS, ActionTypeID=REQUEST_COMMITMENT)
 
@@ -179,8 +196,8 @@ def on_n_event_report(request: Request) -> None:
         request.respond(INVALID_ARGUMENT, ErrorComment=str(refusal))
     except NoSuchTransaction as refusal:
         request.respond(INVALID_ARGUMENT, ErrorComment=str(refusal))
-    except ArchiveError as refusal:
-        request.respond(refusal.reason, ErrorComment=str(refusal))
+    except (Busy, StorageFull, StorageFailed) as refusal:
+        request.respond(RESOURCE_LIMITATION, ErrorComment=str(refusal))
     else:
         request.respond(SUCCESS, EventTypeID=int(event.EventTypeID))
 

@@ -5,9 +5,10 @@ import re
 
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
-from archive.errors import Reason
+from archive.commitment import CommitmentFailure
+from archive.errors import Reason, StoreWarning
 from archive.part10.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
-from gateway.dimse import association, store
+from gateway.dimse import association, availability, commitment, store
 from gateway.dimse.echo import VERIFICATION
 from gateway.dimse.negotiation import TRANSFER_SYNTAXES
 from tests.support.require import ROOT
@@ -29,9 +30,24 @@ def test_the_statuses_are_those_that_a_store_may_answer() -> None:
     named = {
         int(code, 16) for code in re.findall(r"^\| `([0-9A-F]{4})` \|", section("C-STORE"), re.MULTILINE)
     }
-    possible = {store.SUCCESS, store.DATA_SET_DIFFERS, *Reason} - {Reason.NO_SUCH_SOP_INSTANCE}
+    possible = {store.SUCCESS, store.DATA_SET_DIFFERS, *StoreWarning, *Reason}
+    possible -= {Reason.NO_SUCH_SOP_INSTANCE, StoreWarning.COERCION}  # nothing is coerced
     assert named == possible
     assert named <= set(STORAGE_SERVICE_CLASS_STATUS)
+
+
+def codes(title: str, heading: str) -> set[int]:
+    """The codes of one of a section's tables."""
+    table = section(title).partition(f"| {heading} |")[2].partition("\n\n")[0]
+    return {int(code, 16) for code in re.findall(r"^\| `([0-9A-F]{4})` \|", table, re.MULTILINE)}
+
+
+def test_the_statuses_and_reasons_of_storage_commitment_are_those_of_the_code() -> None:
+    assert codes("Storage commitment", "N-ACTION status") == commitment.N_ACTION_STATUSES
+    assert codes("Storage commitment", "Failure Reason") == set(CommitmentFailure)
+    assert codes("Storage commitment", "N-EVENT-REPORT status") == commitment.N_EVENT_REPORT_STATUSES
+    for text in (commitment.SOP_CLASS, commitment.WELL_KNOWN_INSTANCE, availability.SOP_CLASS):
+        assert f"`{text}`" in STATEMENT
 
 
 def test_the_rejections_are_those_that_are_given() -> None:
