@@ -80,7 +80,6 @@ def delete(
     return len(rows)
 
 
-def refuse_part_of_slide(core: Core, rows: Sequence[Row]) -> None:
 def named(core: Core, study: str, series: str, sop: str, scope: Scope) -> list[Row]:
     """The instances of a study, series or one of them; at least one. Raises Gone,
     NoSuchStudy and its kin."""
@@ -93,6 +92,7 @@ def named(core: Core, study: str, series: str, sop: str, scope: Scope) -> list[R
     return rows
 
 
+def refuse_part_of_slide(core: Core, rows: Sequence[Row]) -> None:
     """Raises Held where other instances need the scanner's file that these are made of."""
     going = {r.id for r in rows}
     for row in rows:
