@@ -98,7 +98,7 @@ class PeerContext(ssl.SSLContext):
             shake_hands(connection, timeout_s)
             peer = self.peer
             if peer is not None and not is_bound_to(peer, Certificate.of_peer(connection)):
-                raise ssl.SSLCertVerificationError(1, f"the certificate is not {peer.ae_title}'s")
+                raise _not_theirs(peer)
         except BaseException:
             connection.close()
             raise
@@ -157,6 +157,14 @@ def _wait(connection: ssl.SSLSocket, event: int, deadline: float | None) -> None
         None if remaining_s is None else remaining_s * 1000
     ):
         raise TimeoutError("the TLS handshake was not complete in time")
+
+
+def _not_theirs(peer: Peer) -> ssl.SSLCertVerificationError:
+    """The error as OpenSSL makes it where a chain is wrong."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = f"the certificate is not {peer.ae_title}'s"
+    error.reason = "CERTIFICATE_VERIFY_FAILED"
+    return error
 
 
 def reason(error: OSError) -> str:
