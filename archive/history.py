@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from archive.access import Principal
 from archive.core import Core
 from archive.errors import ArchiveError
-from archive.journal import READMIT, RECOMPRESS, Entry, Move, Revision, decode_entry
+from archive.journal import KEEP, READMIT, RECOMPRESS, Entry, KeptObject, Move, Revision, decode_entry
 from archive.record import BlobRef, blob_key
 from archive.values import Finding
 
@@ -16,7 +16,8 @@ RECOVERY = Principal("coverslip", "recover")
 class Journal:
     """All entries, read once. ``ended``: (record, SOP Instance UID) -> the entry that
     deleted or replaced it; ``readmitted``: what a later one brought back; ``revisions``:
-    corrections of each, oldest first. ``broken``: keys of entries that cannot be read, and why."""
+    corrections of each, oldest first; ``kept``: non-patient instances by SOP Instance UID, and
+    when. ``broken``: keys of entries that cannot be read, and why."""
 
     def __init__(self, core: Core) -> None:
         self.entries: list[Entry] = []
@@ -43,6 +44,12 @@ class Journal:
             for revision in entry.revisions:
                 spot = (revision.target.record, revision.target.sop_instance_uid)
                 self.revisions.setdefault(spot, []).append((entry, revision))
+        self.kept: dict[str, tuple[Entry, KeptObject]] = {}
+        for entry in self.entries:
+            for kept in entry.objects:
+                self.kept.pop(kept.sop_instance_uid, None)
+                if entry.action == KEEP:
+                    self.kept[kept.sop_instance_uid] = (entry, kept)
         # Of each blob that was ever moved the last move: record -> (instance, position) -> which.
         self.moves: dict[str, dict[tuple[str, int], tuple[Entry, Move]]] = {}
         for entry in self.entries:

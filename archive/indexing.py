@@ -19,7 +19,7 @@ from archive.errors import ArchiveError
 from archive.index import attributes
 from archive.index.attributes import AttributeRow
 from archive.index.text import fold
-from archive.journal import READMIT, RECOMPRESS, Entry, Revision
+from archive.journal import KEEP, READMIT, RECOMPRESS, Entry, Revision
 from archive.part10.digest import content_digest
 from archive.prepare import Described
 from archive.record import BlobRef, Record, RecordedInstance, RecordedOriginal, blob_key
@@ -490,6 +490,13 @@ def took_effect(core: Core, entry: Entry) -> bool:
             ).fetchone()
             if (row is not None and row[0] == target.record) is not (entry.action == READMIT):
                 return False
+        for kept in entry.objects:
+            row = execute(
+                core, "SELECT digest FROM non_patient WHERE sop_instance_uid = ?", kept.sop_instance_uid
+            ).fetchone()
+            there = row is not None and bytes(row[0]) == kept.blob.digest
+            if there is not (entry.action == KEEP):
+                return False
         for revision in entry.revisions:
             row = execute(
                 core,
@@ -501,9 +508,9 @@ def took_effect(core: Core, entry: Entry) -> bool:
             if row is None or bytes(row[0]) != revision.digest:
                 return False
         for move in entry.moves:
-            there = move.packed if entry.action == RECOMPRESS else move.blob
+            holder = move.packed if entry.action == RECOMPRESS else move.blob
             if not has_blob(
-                core, move.target.record, move.target.sop_instance_uid, move.position, there.digest
+                core, move.target.record, move.target.sop_instance_uid, move.position, holder.digest
             ):
                 return False
     return True

@@ -4,6 +4,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 
+from archive import non_patient_recovery
 from archive.access import EVERYTHING, Principal, Scope
 from archive.audit import APPLICATION_ACTIVITY, AuditRecord
 from archive.blobs import open_packed
@@ -66,6 +67,7 @@ def _all_findings(core: Core, repair: bool) -> Iterator[Finding]:
     yield from _verify_tombstones(core, journal)
     yield from _verify_moves(core, journal)
     yield from unindexed(core, journal, repair=repair)
+    yield from non_patient_recovery.verify(core, journal)
     yield from _orphans(core)
 
 

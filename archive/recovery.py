@@ -15,6 +15,7 @@ from functools import partial
 
 from pydicom.dataset import Dataset
 
+from archive import non_patient_recovery
 from archive.access import Principal, Scope
 from archive.audit import APPLICATION_ACTIVITY, AuditRecord
 from archive.core import LEASE_S, Core
@@ -66,6 +67,7 @@ def recover(core: Core, *, everything: bool) -> list[Finding]:
                 findings.append(Finding("journal", entry.key, f"{entry.action} completed", True))
         findings.extend(_complete_moves(core, journal))
         findings.extend(complete_readmissions(core, journal))
+        findings.extend(non_patient_recovery.complete(core, journal))
         findings.extend(unindexed(core, journal, repair=True))
     for path in stale:
         if is_gone(path.name) or path.stat().st_mtime < clock.time() - LEASE_S:
@@ -276,6 +278,9 @@ def rebuild(core: Core, principal: Principal) -> int:
     for entry in journal.entries:
         if entry.action == "correct":
             apply_entry(core, entry, journal)
+    for finding in non_patient_recovery.complete(core, journal):
+        if not finding.repaired:
+            log.error("%s: %s", finding.subject, finding.detail)
 
     def end() -> None:
         execute(
@@ -345,4 +350,5 @@ def _empty(core: Core) -> None:
         m.Tombstone,
     ):
         model.delete().execute()
+    non_patient_recovery.forget_all(core)
     m.BlobRef.delete().where(m.BlobRef.owner_kind != "quarantine").execute()

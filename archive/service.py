@@ -21,12 +21,13 @@ from archive import (
     lifecycle,
     matching_keys,
     network,
+    non_patient,
     outbox,
     performed,
     pictures,
+    readmission,
     recompress,
     recovery,
-    readmission,
     rejection,
     results,
     transfer,
@@ -46,6 +47,8 @@ from archive.files import OpenFiles
 from archive.index.database import Index
 from archive.index.query import Query
 from archive.index.worklist import WorklistQuery
+from archive.non_patient import NonPatientQuery
+from archive.non_patient_index import NonPatientInstance
 from archive.peer import Peer
 from archive.processes import writer_mark
 from archive.retrieve import Retriever
@@ -191,6 +194,8 @@ class Archive:
         DuplicateInstance, StorageFull, NotAllowed. PS3.4 B.2.3. A rejection note takes what
         it names out for every door (RejectionRefused); that may not come again (Rejected).
         """
+        if not study_instance_uid and non_patient.is_non_patient(staged.path):
+            return self.store_non_patient(staged, principal=principal, scope=scope, sender=sender)
         return rejection.store_file(
             self._core,
             staged,
@@ -199,6 +204,29 @@ class Archive:
             sender=sender,
             study_instance_uid=study_instance_uid,
             replace=replace,
+        )
+
+    def store_non_patient(
+        self,
+        staged: StagedFile,
+        *,
+        category: str = "",
+        sop_instance_uid: str = "",
+        principal: Principal,
+        scope: Scope,
+        sender: Sender,
+    ) -> Stored:
+        """A colour palette, hanging protocol or the like (PS3.4 Annex GG), durable, indexed and
+        audited; ``Stored`` names no study. ``category`` (``non_patient_classes.CATEGORIES``) and
+        UID: what it must be, if given. Raises as :meth:`store_file`, and TooLarge."""
+        return non_patient.store(
+            self._core,
+            staged,
+            category=category,
+            sop_instance_uid=sop_instance_uid,
+            principal=principal,
+            scope=scope,
+            sender=sender,
         )
 
     def store_slide(
@@ -246,6 +274,44 @@ class Archive:
     def changes(self, after: int, limit: int = 1000, *, principal: Principal, scope: Scope) -> list[Change]:
         """The change feed after ``seq`` ``after``, oldest first."""
         return catalogue.changes(self._core, after, limit, principal=principal, scope=scope)
+
+    # ---- non-patient instances ---------------------------------------------------
+
+    def find_non_patient(self, query: NonPatientQuery, *, principal: Principal, scope: Scope) -> Page:
+        """Rows as DICOM JSON objects, in the order they were stored. Raises BadQuery."""
+        return non_patient.find(self._core, query, principal=principal, scope=scope)
+
+    def non_patient(
+        self, category: str, sop: str, *, principal: Principal, scope: Scope
+    ) -> NonPatientInstance:
+        """One descriptor. Raises NoSuchInstance."""
+        return non_patient.get(self._core, category, sop, principal=principal, scope=scope)
+
+    def open_non_patient(
+        self, category: str, sop: str, *, explicit: bool = False, principal: Principal, scope: Scope
+    ) -> bytes:
+        """The Part 10 file, 64 MiB at most, as it is stored or in Explicit VR Little Endian.
+        Raises NoSuchInstance, Damaged."""
+        return non_patient.read(
+            self._core, category, sop, explicit=explicit, principal=principal, scope=scope
+        )
+
+    def non_patient_metadata(self, category: str, sop: str, *, principal: Principal, scope: Scope) -> bytes:
+        """One DICOM JSON object, as :meth:`metadata` gives it."""
+        return non_patient.metadata(self._core, category, sop, principal=principal, scope=scope)
+
+    def non_patient_bulk(
+        self, category: str, sop: str, path: str, *, principal: Principal, scope: Scope
+    ) -> bytes:
+        """A large value that metadata name by its path. Raises NoSuchBulkData."""
+        return non_patient.bulk(self._core, category, sop, path, principal=principal, scope=scope)
+
+    def delete_non_patient(
+        self, category: str, sop: str, *, reason: str, principal: Principal, scope: Scope
+    ) -> None:
+        """Delete one; its UID may be used again. Raises NoSuchInstance."""
+        self._changes()
+        non_patient.delete(self._core, category, sop, reason=reason, principal=principal, scope=scope)
 
     # ---- retrieving ------------------------------------------------------------
 
@@ -487,6 +553,37 @@ class Archive:
             self._core, study, series, sop, reason=reason, principal=principal, scope=scope
         )
 
+    def reject(
+        self,
+        study: str,
+        series: str = "",
+        sop: str = "",
+        *,
+        code: str,
+        reason: str = "",
+        principal: Principal,
+        scope: Scope,
+    ) -> tuple[Stored, int]:
+        """Reject a study, series or instance by a rejection note of ours (IHE IOCM), which is
+        stored in the study; returns it, and how many instances it names. ``code``: of CID 7011
+        (``archive.rejected.CODES``). Needs the rights to delete and to store. Raises BadQuery,
+        RejectionRefused, Held, NoSuchStudy and its kin, Gone."""
+        self._changes()
+        return rejection.reject(
+            self._core, study, series, sop, code=code, reason=reason, principal=principal, scope=scope
+        )
+
+    def readmit(
+        self, study: str, series: str = "", sop: str = "", *, reason: str, principal: Principal, scope: Scope
+    ) -> int:
+        """Take back what rejected a study, series or instance; returns how many instances are
+        here again, as they were. Notes with nothing left to reject are deleted. Raises
+        NoSuchStudy and its kin where nothing rejected is kept."""
+        self._changes()
+        return readmission.readmit(
+            self._core, study, series, sop, reason=reason, principal=principal, scope=scope
+        )
+
     def correct(
         self, study: str, patch: Mapping[str, object], *, reason: str, principal: Principal, scope: Scope
     ) -> int:
@@ -548,37 +645,6 @@ class Archive:
         self,
         job_id: int,
         *,
-    def reject(
-        self,
-        study: str,
-        series: str = "",
-        sop: str = "",
-        *,
-        code: str,
-        reason: str = "",
-        principal: Principal,
-        scope: Scope,
-    ) -> tuple[Stored, int]:
-        """Reject a study, series or instance by a rejection note of ours (IHE IOCM), which is
-        stored in the study; returns it, and how many instances it names. ``code``: of CID 7011
-        (``archive.rejected.CODES``). Needs the rights to delete and to store. Raises BadQuery,
-        RejectionRefused, Held, NoSuchStudy and its kin, Gone."""
-        self._changes()
-        return rejection.reject(
-            self._core, study, series, sop, code=code, reason=reason, principal=principal, scope=scope
-        )
-
-    def readmit(
-        self, study: str, series: str = "", sop: str = "", *, reason: str, principal: Principal, scope: Scope
-    ) -> int:
-        """Take back what rejected a study, series or instance; returns how many instances are
-        here again, as they were. Notes with nothing left to reject are deleted. Raises
-        NoSuchStudy and its kin where nothing rejected is kept."""
-        self._changes()
-        return readmission.readmit(
-            self._core, study, series, sop, reason=reason, principal=principal, scope=scope
-        )
-
         progress: float,
         message: str = "",
         lease_s: float = JOB_LEASE_S,

@@ -21,6 +21,7 @@ from dicomweb.deletion import deletion
 from dicomweb.frames_fast import FrameFastPath
 from dicomweb.health import Metrics, health
 from dicomweb.iiif import iiif
+from dicomweb.non_patient import non_patient
 from dicomweb.peers import peers
 from dicomweb.qido import qido
 from dicomweb.qupath import qupath
@@ -80,6 +81,7 @@ def create_app(
         stow,
         deletion,
         commitments,
+        non_patient,
         wado_uri,
         capabilities,
         api,

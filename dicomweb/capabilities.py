@@ -59,6 +59,13 @@ _BY_BLUEPRINT: Mapping[str, Kind] = {
     "deletion": Kind((), (), ("reason",)),
     "commitments": Kind(_DATA_SETS, _DATA_SETS),
 }
+_NON_PATIENT: Mapping[str, Kind] = {
+    "search_non_patient": Kind(_DATA_SETS, (), _PAGING),
+    "retrieve_non_patient": Kind((*_DATA_SETS, "application/dicom", _INSTANCES[0])),
+    "retrieve_non_patient_bulk": Kind(_BULK[:2]),
+    "store_non_patient": Kind(_DATA_SETS, (*_STORE, "application/dicom", media.JSON, media.XML)),
+    "delete_non_patient": Kind((), (), ("reason",)),
+}
 _BY_ENDING: Mapping[str, Kind] = {
     "metadata": Kind(_DATA_SETS),
     "thumbnail": Kind(media.RENDERED_TYPES, (), ("viewport",)),
@@ -144,7 +151,9 @@ def resources(below: str = "") -> list[Resource]:
 
 
 def _kind(endpoint: str, path: str) -> Kind:
-    blueprint = endpoint.partition(".")[0]
+    blueprint, _, view = endpoint.partition(".")
+    if blueprint == "non_patient":
+        return _NON_PATIENT[view]
     if blueprint in _BY_BLUEPRINT and not path.endswith("thumbnail"):
         return _BY_BLUEPRINT[blueprint]
     return _BY_ENDING.get(path.rpartition("/")[2], Kind())
@@ -157,14 +166,14 @@ def as_wadl(found: Iterable[Resource], base: str) -> bytes:
         f'<application xmlns="{_NAMESPACE}" xmlns:xsd="http://www.w3.org/2001/XMLSchema">',
         f"<resources base={quoteattr(base)}>",
     ]
-    for resource in found:
+    for position, resource in enumerate(found):
         lines.append(f"<resource path={quoteattr(resource.path)}>")
         lines += [
             f'<param name={quoteattr(name)} style="template" type="xsd:string" required="true"/>'
             for name in resource.path_parameters
         ]
         for name, (identifier, kind) in sorted(resource.methods.items()):
-            number = f"{identifier}.{len(resource.path_parameters)}.{len(resource.path)}"
+            number = f"{identifier}.{position}"
             lines.append(f"<method name={quoteattr(name)} id={quoteattr(number)}><request>")
             if kind.responses:
                 lines.append('<param name="Accept" style="header" type="xsd:string" required="true"/>')

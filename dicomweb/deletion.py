@@ -24,8 +24,13 @@ def delete(study: str, series: str = "", instance: str = "") -> Response:
 
     Needs the right to delete; 409 for a part of a slide whose scanner file others need.
     """
+    archive().delete(study, series, instance, reason=reason_asked(), **caller())
+    return Response(status=204, headers={"Cache-Control": "no-store"})
+
+
+def reason_asked() -> str:
+    """The ``reason`` of a request to delete. Raises BadRequest."""
     reason = request.args.get("reason", "").strip() or DEFAULT_REASON
     if len(reason) > REASON_CHARACTERS or not reason.isprintable():
         raise BadRequest(f"reason must be up to {REASON_CHARACTERS} printable characters")
-    archive().delete(study, series, instance, reason=reason, **caller())
-    return Response(status=204, headers={"Cache-Control": "no-store"})
+    return reason

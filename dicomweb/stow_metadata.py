@@ -61,7 +61,7 @@ def store_metadata(body: BodyType, report: Report, store: Store) -> None:
         size = sum(length for places in metadata for _, length in places)
         with _one_at_a_time if size > _SMALL_BYTES else contextlib.nullcontext():
             for places in metadata:
-                _store_each(body.kind, assembly, places, report, store)
+                store_each(body.kind, assembly, places, report, store)
         for _ in range(min(assembly.unused(), web().settings.parts_per_request)):
             report.refuse(Unreadable("a bulk part that no data set refers to"))
 
@@ -113,9 +113,10 @@ def _absolute(uri: str) -> str:
         raise Unreadable("a BulkDataURI or Content-Location is not a URI") from error
 
 
-def _store_each(
+def store_each(
     kind: str, assembly: Assembly, places: list[tuple[int, int]], report: Report, store: Store
 ) -> None:
+    """Store the data sets of one part, kept in ``assembly`` at ``places``."""
     try:
         data_sets = _read(kind, assembly, places)
         limit = web().settings.parts_per_request

@@ -9,6 +9,7 @@ from pydicom import dcmread
 from pydicom.tag import Tag
 
 from archive.errors import ArchiveError, Reason
+from archive.non_patient_classes import CATEGORY_OF
 from archive.values import Stored
 from dicomweb import urls
 from dicomweb.errors import status_of
@@ -74,7 +75,7 @@ def identify_data_set(head: bytes) -> tuple[str, str]:
 def response_module(report: Report, base: str) -> dict[str, object]:
     """Store Instances Response Module as DICOM JSON (Annex I.2)."""
     body: dict[str, object] = {}
-    studies = {item.study_instance_uid for item in report.stored}
+    studies = {item.study_instance_uid for item in report.stored} - {""}
     if len(studies) == 1:
         body["00081190"] = _value("UR", base + urls.study_path(*studies))
     if report.failed:
@@ -90,9 +91,16 @@ def response_module(report: Report, base: str) -> dict[str, object]:
 
 
 def _success(item: Stored, base: str) -> dict[str, object]:
-    path = urls.instance_path(item.study_instance_uid, item.series_instance_uid, item.sop_instance_uid)
+    path = path_of(item)
     made = _reference(item.sop_class_uid, item.sop_instance_uid) | {"00081190": _value("UR", base + path)}
     return made if item.warning is None else made | {"00081196": _value("US", int(item.warning))}
+
+
+def path_of(item: Stored) -> str:
+    """Where an instance is retrieved: below its study, or below its category."""
+    if item.study_instance_uid:
+        return urls.instance_path(item.study_instance_uid, item.series_instance_uid, item.sop_instance_uid)
+    return urls.non_patient_path(CATEGORY_OF[item.sop_class_uid], item.sop_instance_uid)
 
 
 def _reference(sop_class: str, sop_instance: str) -> dict[str, object]:

@@ -134,3 +134,7 @@ def series_path(study: str, series: str) -> str:
 
 def instance_path(study: str, series: str, instance: str) -> str:
     return f"{ROOT}/studies/{study}/series/{series}/instances/{instance}"
+
+
+def non_patient_path(category: str, instance: str) -> str:
+    return f"{ROOT}/{category}/{instance}"

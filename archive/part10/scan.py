@@ -68,6 +68,7 @@ def scan_file(
     budget: ParseBudget = DEFAULT_BUDGET,
     allow_bare: bool = False,
     scratch: Path | None = None,
+    of_patient: bool = True,
 ) -> ScannedFile:
     """Scan a Part 10 file (PS3.10 7), or refuse it with a ``Part10Error``.
 
@@ -75,20 +76,21 @@ def scan_file(
     Explicit VR Little Endian, as told apart by its first element. A deflated or big
     endian file is re-encoded to ``scratch`` (which must not exist) and that is scanned;
     without ``scratch`` it raises ``NeedsReencoding``. An open file must be seekable; it
-    is scanned whole, whatever its position, and stays open.
+    is scanned whole, whatever its position, and stays open. Instances that are not
+    ``of_patient`` (PS3.4 Annex GG) need no Study and Series Instance UID: "" then.
     """
     with mapped(path_or_file) as source:
         meta = read_meta(source.data, allow_bare=allow_bare)
         require_known(meta.transfer_syntax_uid)
         if meta.transfer_syntax_uid not in (DEFLATED, EXPLICIT_BIG_ENDIAN):
-            return _scan(source, meta, budget)
+            return _scan(source, meta, budget, of_patient)
     if scratch is None:
         raise NeedsReencoding(f"transfer syntax {meta.transfer_syntax_uid} must be re-encoded first")
     reencode_to_explicit_le(path_or_file, scratch, budget)
-    return replace(scan_file(scratch, budget=budget), reencoded=True)
+    return replace(scan_file(scratch, budget=budget, of_patient=of_patient), reencoded=True)
 
 
-def _scan(file: Source, meta: FileMeta, budget: ParseBudget) -> ScannedFile:
+def _scan(file: Source, meta: FileMeta, budget: ParseBudget, of_patient: bool) -> ScannedFile:
     source = file.data
     normal = normalise(
         source,
@@ -99,7 +101,7 @@ def _scan(file: Source, meta: FileMeta, budget: ParseBudget) -> ScannedFile:
         descriptor=file.descriptor,
     )
     sop_class, sop_instance = (_uid(normal, tag) for tag in (_SOP_CLASS, _SOP_INSTANCE))
-    study, series = (_uid(normal, tag) for tag in (_STUDY, _SERIES))
+    study, series = (_uid(normal, tag) if of_patient else "" for tag in (_STUDY, _SERIES))
     if meta.sop_class_uid and meta.sop_class_uid != sop_class:
         findings.append(OTHER_SOP_CLASS)
     if meta.sop_instance_uid and meta.sop_instance_uid != sop_instance:

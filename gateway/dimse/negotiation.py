@@ -15,6 +15,7 @@ from pynetdicom import ALL_TRANSFER_SYNTAXES
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import _STORAGE_CLASSES as STORAGE_CLASSES
 
+from archive.non_patient_classes import CATEGORY_OF
 from gateway.dimse.rights import Right
 from gateway.dimse.services import Service, find_service
 
@@ -58,6 +59,7 @@ def is_storage(sop_class_uid: str) -> bool:
     return bool(
         uid.is_private
         or uid in STORAGE_CLASSES.values()
+        or uid in CATEGORY_OF
         or uid not in UID_dictionary
         # Retired ones, such as Ultrasound Image Storage of 1993.
         or (uid.startswith(_COMPOSITE_OBJECTS) and "Storage" in uid.keyword)

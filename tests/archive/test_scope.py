@@ -12,12 +12,14 @@ from archive.access import EVERYTHING, NOTHING, Action, OpenPolicy, Principal, S
 from archive.errors import ArchiveError, NotAllowed, NotFound
 from archive.index.query import Level, Query
 from archive.index.worklist import WorklistQuery
+from archive.non_patient import NonPatientQuery
 from archive.peer import Peer
 from archive.service import Archive
 from archive.values import NewInstance, NewOriginal, NewSlide, Rendering, Stored
 from archive.worklist import NewItem
 from tests.support.archives import ASK, SENDER, TESTER, open_archive, store_bytes
 from tests.support.instances import make_instance
+from tests.support.non_patient import palette, written
 from tests.support.worklist import item, performed, schedule
 
 STRANGER = {"principal": Principal("stranger", "dicomweb"), "scope": NOTHING}
@@ -57,6 +59,7 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
             return staging.finish()
 
     original = NewOriginal(b"\0" * 32, [], "aperio-svs")
+    kept = ("color-palettes", store_bytes(archive, written(palette())).sop_instance_uid)
     return {
         "store_file": lambda: archive.store_file(staged(), sender=SENDER, **STRANGER),
         "store_slide": lambda: archive.store_slide(
@@ -97,6 +100,17 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "update_performed_step": lambda: archive.update_performed_step("2.25.1", {}, **STRANGER),
         "performed_step": lambda: archive.performed_step("2.25.1", **STRANGER),
         "delete": lambda: archive.delete(study, reason="r", **STRANGER),
+        "store_non_patient": lambda: archive.store_non_patient(staged(), sender=SENDER, **STRANGER),
+        "find_non_patient": lambda: (
+            archive.find_non_patient(NonPatientQuery("color-palettes"), **STRANGER).rows
+        ),
+        "non_patient": lambda: archive.non_patient(*kept, **STRANGER),
+        "open_non_patient": lambda: archive.open_non_patient(*kept, **STRANGER),
+        "non_patient_metadata": lambda: archive.non_patient_metadata(*kept, **STRANGER),
+        "non_patient_bulk": lambda: archive.non_patient_bulk(*kept, "00281201", **STRANGER),
+        "delete_non_patient": lambda: archive.delete_non_patient(*kept, reason="r", **STRANGER),
+        "reject": lambda: archive.reject(study, code="113001", **STRANGER),
+        "readmit": lambda: archive.readmit(study, reason="r", **STRANGER),
         "correct": lambda: archive.correct(study, {"StudyID": "1"}, reason="r", **STRANGER),
         "recompress": lambda: list(archive.recompress(study, reason="r", **STRANGER)),
         "promise": lambda: archive.promise("AE", "forward", {}, **STRANGER),
@@ -115,8 +129,6 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "commitment": lambda: archive.commitment("2.25.2", **STRANGER),
         "resolve": lambda: archive.resolve(1, reason="r", **STRANGER),
         "quarantined_bytes": lambda: archive.quarantined_bytes(1, **STRANGER),
-        "reject": lambda: archive.reject(study, code="113001", **STRANGER),
-        "readmit": lambda: archive.readmit(study, reason="r", **STRANGER),
         "verify": lambda: list(archive.verify(**STRANGER)),
         "reindex": lambda: archive.reindex(**STRANGER),
         "want_keys": lambda: archive.want_keys(**STRANGER),

@@ -21,6 +21,7 @@ SECTIONS = {
     "Tile doors": ("iiif", "deepzoom", "qupath"),
     "Delete": ("deletion",),
     "Storage commitment": ("commitments",),
+    "Non-patient instances": ("non_patient",),
     "WADO-URI": ("wado_uri",),
 }
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from archive.errors import StoreTooNew
-from archive.index.migrations import v1, v2, v3, v4, v5
+from archive.index.migrations import v1, v2, v3, v4, v5, v6
 
 MIGRATIONS: tuple[Callable[[Any, str], None], ...] = (
-    v1.apply, v2.apply, v3.apply, v4.apply, v5.apply,
+    v1.apply, v2.apply, v3.apply, v4.apply, v5.apply, v6.apply,
 )  # fmt: skip
 LATEST = len(MIGRATIONS)
 
