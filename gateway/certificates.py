@@ -17,7 +17,7 @@ from pathlib import Path
 from gateway.settings_read import SettingsError
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-_SEQUENCE, _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x30, 0x17, 0x18, 0xA0
+_UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x17, 0x18, 0xA0
 
 # Attribute types of a subject by the name that OpenSSL gives them (RFC 4514 Section 3).
 _SHORT = {
@@ -101,7 +101,7 @@ def read_certificates(path: Path) -> list[bytes]:
         found = [ssl.PEM_cert_to_DER_cert(block) for block in _PEM.findall(text)]
     except ValueError:
         found = []
-    if not found:
+    if not found or not all(found):
         raise SettingsError(f"{path} holds no certificate in PEM form")
     return found
 
@@ -111,12 +111,12 @@ def validity(encoded: bytes) -> tuple[datetime, datetime]:
 
     Raises ValueError.
     """
-    ((_, certificate),) = _elements(encoded)
-    _, to_be_signed = next(_elements(certificate))
-    fields = [element for element in _elements(to_be_signed) if element[0] != _VERSION]
-    kind, value = fields[3]  # after serial number, signature algorithm, issuer
-    times = list(_elements(value))
-    if kind != _SEQUENCE or len(times) != 2:
+    certificate = [*_elements(encoded), (0, b"")][0][1]
+    to_be_signed = [*_elements(certificate), (0, b"")][0][1]
+    fields = [value for kind, value in _elements(to_be_signed) if kind != _VERSION]
+    # Serial number, signature algorithm and issuer stand before it.
+    times = list(_elements(fields[3])) if len(fields) > 3 else []
+    if len(times) != 2:
         raise ValueError("no validity")
     before, after = (_time(*one) for one in times)
     return before, after

@@ -3,6 +3,7 @@
 
 import re
 
+import pytest
 from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 
 from archive.commitment import CommitmentFailure
@@ -11,6 +12,8 @@ from archive.part10.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from gateway.dimse import association, availability, commitment, store
 from gateway.dimse.echo import VERIFICATION
 from gateway.dimse.negotiation import TRANSFER_SYNTAXES
+from gateway.dimse.rights import Right
+from gateway.tls import TlsSettings, client_context
 from tests.support.require import ROOT
 
 STATEMENT = (ROOT / "docs" / "conformance-dimse.md").read_text(encoding="utf-8")
@@ -61,6 +64,30 @@ def test_the_rejections_are_those_that_are_given() -> None:
         association.LOCAL_LIMIT_EXCEEDED,
     }
     assert {tuple(map(int, row)) for row in rows} == given
+
+
+def test_the_rights_are_those_that_a_peer_may_have() -> None:
+    named = re.findall(r"^\| `([a-z]+)` \|", section("Peers and their rights"), re.MULTILINE)
+    assert named == list(Right)
+
+
+@pytest.mark.parametrize(("profile", "column"), [("bcp195", 0), ("bcp195-modified", 1)])
+def test_the_cipher_suites_are_those_that_are_offered(profile: str, column: int) -> None:
+    rows = re.findall(
+        r"^\| `(TLS_\w+)` \| 1\.\d \| (yes|no) \| (yes|no) \|", section("Security"), re.MULTILINE
+    )
+    named = {suite for suite, *offered in rows if offered[column] == "yes"}
+    context = client_context(TlsSettings(None, None, None, profile=profile), None)
+    assert {_openssl_name(suite) for suite in named} == {one["name"] for one in context.get_ciphers()}
+    assert f"`{profile}`" in section("Security")
+
+
+def _openssl_name(suite: str) -> str:
+    """OpenSSL's name of a suite, which it calls by its own before TLS 1.3."""
+    if "_WITH_" not in suite:
+        return suite
+    name = suite.removeprefix("TLS_").replace("_WITH_", "-").replace("AES_", "AES").replace("_", "-")
+    return name.replace("POLY1305-SHA256", "POLY1305")
 
 
 def test_the_implementation_is_named() -> None:
