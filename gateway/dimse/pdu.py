@@ -76,7 +76,7 @@ def _items(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         data = data[4 + length :]
 
 
-def check_association_request(payload: bytes | bytearray) -> None:
+def check_association_request(payload: bytes | bytearray | memoryview) -> None:
     """Refuse an A-ASSOCIATE-RQ with more contexts or sub-items than the standard allows.
 
     The library would build an object for each of them first.

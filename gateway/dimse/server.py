@@ -2,24 +2,23 @@
 """The DICOM listener, on a socket that was opened for us."""
 
 import contextlib
-import errno
 import logging
 import threading
 import time
 from collections.abc import Callable
 from socket import SHUT_RDWR
-from socket import socket as Socket  # the server has an attribute of that name
-from socketserver import TCPServer
+from socket import socket as Socket
 from typing import TYPE_CHECKING
 
 from pynetdicom import _config
 from pynetdicom.ae import ApplicationEntity
-from pynetdicom.transport import AddressInformation, AssociationServer, RequestHandler
+from pynetdicom.transport import AddressInformation
 
 from archive.part10.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from gateway.dimse.admission import Admission
 from gateway.dimse.association import PeerAssociation
 from gateway.dimse.composition import services
+from gateway.dimse.door import Door
 from gateway.dimse.peers import peer_table
 from gateway.dimse.rejected import Refusals
 from gateway.dimse.store import Reception
@@ -27,7 +26,6 @@ from gateway.dimse.upper_layer import DeadlineSocket
 from gateway.renewed import Renewed
 from gateway.settings import DimseSettings
 from gateway.tls import Secured, server_context, tls_settings
-from gateway.tls_door import TlsDoor
 
 if TYPE_CHECKING:
     from archive.service import Archive
@@ -36,25 +34,13 @@ log = logging.getLogger(__name__)
 
 DRAIN_S = 30.0  # how long associations may go on after the listener is told to stop
 _BACKLOG = 128
-_OUT_OF_DESCRIPTORS_WAIT_S = 0.2
-_HALF_OPEN = 16  # TLS handshakes at once, at least
+_HALF_OPEN = 64  # connections without an association request, at least
 
 
-class _Handler(RequestHandler):  # type: ignore[misc]
-    """Starts the threads of one admitted connection."""
+class DimseServer:
+    """The associations of one process, however they came in."""
 
-    server: "DimseServer"
-
-    def handle(self) -> None:
-        self.server.start_association(self.request, self.client_address)
-
-
-class DimseServer(AssociationServer):  # type: ignore[misc]
-    """pynetdicom's server on an inherited socket, with our associations."""
-
-    socket: Socket
-
-    def __init__(self, archive: "Archive", listener: Socket, settings: DimseSettings) -> None:
+    def __init__(self, archive: "Archive", settings: DimseSettings) -> None:
         _configure_library()
         self.archive = archive
         self.refusals = Refusals(archive)
@@ -62,7 +48,6 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
         self.peers = peer_table(archive, settings)
         self.services = services(settings, self.peers)
         self.admission = Admission(settings.maximum_associations, settings.associations_per_address)
-        self._listener = listener
         self._associations: set[PeerAssociation] = set()
         self._changed = threading.Condition()
         entity = ApplicationEntity(settings.ae_title)
@@ -71,34 +56,13 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
         entity.maximum_pdu_size = settings.maximum_pdu_bytes
         entity.acse_timeout = settings.association_timeout_s
         entity.network_timeout = settings.idle_timeout_s
-        super().__init__(
-            entity, listener.getsockname(), settings.ae_title.strip(), [], request_handler=_Handler
-        )
-
-    def server_bind(self) -> None:
-        """Take the inherited socket in place of the one that TCPServer made."""
-        self.socket.close()
-        self.socket = self._listener
-        # Another process may take the connection between select and accept.
-        self.socket.setblocking(False)
-        self.server_address = self.socket.getsockname()
-
-    def server_activate(self) -> None:
-        self.socket.listen(_BACKLOG)
-
-    def get_request(self) -> tuple[Socket, tuple[str, int]]:
-        try:
-            return self.socket.accept()
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                log.error("no descriptors left: a DICOM connection waits")
-                time.sleep(_OUT_OF_DESCRIPTORS_WAIT_S)
-            raise
+        self.ae = entity
+        self.ae_title = settings.ae_title.strip()
 
     def start_association(
-        self, connection: Socket, address: tuple[str, int], secured: Secured | None = None
+        self, connection: Socket, address: tuple[str, int], secured: Secured | None, request: bytes
     ) -> None:
-        """Count the connection, then start its threads; before that it costs nothing."""
+        """Count the connection, then start its threads. ``request``: the PDU that it began with."""
         connection.settimeout(self.settings.association_timeout_s)
         begun: list[PeerAssociation] = []
 
@@ -115,11 +79,11 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
         try:
             association = PeerAssociation(self, admitted, secured)
             association.set_socket(
-                DeadlineSocket(association, connection, self.settings.association_timeout_s)
+                DeadlineSocket(association, connection, self.settings.association_timeout_s, request)
             )
             association.acceptor.maximum_length = self.settings.maximum_pdu_bytes
             association.acceptor.ae_title = self.ae_title
-            association.acceptor.address_info = AddressInformation.from_tuple(self.server_address)
+            association.acceptor.address_info = AddressInformation.from_tuple(connection.getsockname())
             association.acceptor.implementation_class_uid = self.ae.implementation_class_uid
             association.acceptor.implementation_version_name = self.ae.implementation_version_name
             association.requestor.address_info = AddressInformation.from_tuple(address)
@@ -151,24 +115,16 @@ class DimseServer(AssociationServer):  # type: ignore[misc]
             transfer_syntax_uid=transfer_syntax_uid,
         )
 
-    def tls_door(self, listener: Socket) -> TlsDoor:
-        """What accepts on a second listener, by TLS. Raises SettingsError."""
-        settings, tls = self.settings, tls_settings(self.settings)
-        return TlsDoor(
-            listener, Renewed(tls.paths, lambda: server_context(tls)).current, self.start_association,
-            lambda address, why: self.refusals.audit("", address, why),
+    def door(self, listener: Socket, *, tls: bool) -> Door:
+        """What accepts on a listener. Raises SettingsError."""
+        settings, files = self.settings, tls_settings(self.settings)
+        listener.listen(_BACKLOG)
+        return Door(
+            listener, Renewed(files.paths, lambda: server_context(files)).current if tls else None,
+            self.start_association, lambda address, why: self.refusals.audit("", address, why),
             timeout_s=settings.association_timeout_s, limit=max(_HALF_OPEN, settings.maximum_associations),
             limit_per_address=max(_HALF_OPEN, settings.associations_per_address),
         )  # fmt: skip
-
-    def stop_accepting(self) -> None:
-        """End :meth:`serve_forever` and close the listener; associations go on."""
-        TCPServer.shutdown(self)  # the library's own also wants to be in a list of its entity
-        self.socket.close()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """One connection failed to start; the server goes on."""
-        log.exception("a DICOM connection could not be started")
 
     def drain(self, timeout_s: float) -> None:
         """Wait for running associations to end; abort those that do not."""
@@ -199,20 +155,13 @@ def serve(
     ``ready`` is called once peers are answered. On stop no new association is taken and
     running ones have ``drain_s`` seconds to end. Raises SettingsError.
     """
-    some = listener or tls_listener
-    assert some is not None
-    server = DimseServer(archive, some, settings)
-    door = None if tls_listener is None else server.tls_door(tls_listener)
+    server = DimseServer(archive, settings)
+    doors = [server.door(one, tls=one is tls_listener) for one in (listener, tls_listener) if one is not None]
     with contextlib.ExitStack() as at_end:
         at_end.callback(server.drain, drain_s)
-        if door is not None:
+        for door in doors:
             door.open()
             at_end.callback(door.close)
-        if listener is not None:
-            threading.Thread(
-                target=server.serve_forever, args=(0.2,), name="dimse-accept", daemon=True
-            ).start()
-            at_end.callback(server.stop_accepting)
         ready()
         stop.wait()
 

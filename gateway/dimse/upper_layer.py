@@ -64,9 +64,13 @@ class DeadlineSocket(AssociationSocket):  # type: ignore[misc]
     into it is alone: a TLS connection allows no two at a time.
     """
 
-    def __init__(self, assoc: "PeerAssociation", client_socket: socket.socket, timeout_s: float) -> None:
+    def __init__(
+        self, assoc: "PeerAssociation", client_socket: socket.socket, timeout_s: float, first: bytes = b""
+    ) -> None:
+        """``first``: what was read from the connection already."""
         super().__init__(assoc, client_socket=client_socket)
         self._timeout_s = timeout_s
+        self._first = memoryview(first)
         client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client_socket.setblocking(False)
         self._using = threading.Lock()
@@ -89,7 +93,7 @@ class DeadlineSocket(AssociationSocket):  # type: ignore[misc]
         sock = self.socket
         if sock is None or not self._is_connected:
             return False
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        if self._first or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
             return True
         try:
             found = self._poll.poll(timeout_s * 1000)
@@ -118,6 +122,10 @@ class DeadlineSocket(AssociationSocket):  # type: ignore[misc]
             raise ConnectionEnded
         buffer = bytearray(length)
         view = memoryview(buffer)
+        if self._first:
+            taken, self._first = self._first[:length], self._first[length:]
+            view[: len(taken)] = taken
+            view = view[len(taken) :]
         while view:
             try:
                 with self._using:
