@@ -14,7 +14,7 @@ from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
-from pynetdicom.dimse_primitives import C_CANCEL, DimseServiceType
+from pynetdicom.dimse_primitives import C_CANCEL, C_STORE, DimseServiceType
 from pynetdicom.pdu_primitives import (
     A_RELEASE,
     P_DATA,
@@ -23,13 +23,14 @@ from pynetdicom.pdu_primitives import (
 )
 
 from archive.access import Principal
+from archive.errors import Reason
 from gateway.dimse.admission import Connection
 from gateway.dimse.messages_out import FieldValue, Piece, message_pdus, request_command
 from gateway.dimse.negotiation import ACCEPTED, negotiate
 from gateway.dimse.pdu import PduRefused
 from gateway.dimse.peers import NotRecognized
 from gateway.dimse.rights import Right
-from gateway.dimse.services import Request, Service, find_service, serve
+from gateway.dimse.services import MISTYPED_ARGUMENT, Request, Service, find_service, serve
 from gateway.dimse.store import Reception
 from gateway.dimse.upper_layer import DataTransfer, UpperLayer
 from gateway.tls import Secured
@@ -377,19 +378,28 @@ class PeerAssociation(Association):  # type: ignore[misc]
             log.warning("%s used a context that was not accepted: association aborted", self.peer_address)
             self.abort()
             return
-        if not primitive.is_valid_request:
+        if primitive.MessageID is None:
             log.warning("%s sent %s that nobody asked for", self.peer_address, primitive.msg_type)
             return
         self.dimse.cancel_req = {}
         assert self.principal is not None
         service = find_service(self.services, str(context.abstract_syntax))
         assert service is not None, "a context was accepted that no service serves"
-        serve(
-            Request(
-                self, service, primitive, context_id, str(context.abstract_syntax),
-                str(context.transfer_syntax[0]), self.principal, self.archive.policy.scope(self.principal),
-            )
+        request = Request(
+            self, service, primitive, context_id, str(context.abstract_syntax),
+            str(context.transfer_syntax[0]), self.principal, self.archive.policy.scope(self.principal),
         )  # fmt: skip
+        if primitive.is_valid_request:
+            serve(request)
+            return
+        log.warning("%s sent %s without all of its fields", self.peer_address, primitive.msg_type)
+        reception: Reception | None = getattr(primitive, "reception", None)
+        if reception is not None and self.dimse.claim(reception):
+            reception.discard()
+        request.respond(
+            Reason.CANNOT_UNDERSTAND if isinstance(primitive, C_STORE) else MISTYPED_ARGUMENT,
+            ErrorComment="the command set lacks a field",
+        )
 
     def transmit(self, pieces: Sequence[Piece]) -> None:
         """Send encoded PDUs now; a peer that is gone or does not read ends the association."""
