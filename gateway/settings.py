@@ -160,7 +160,8 @@ class DimseSettings:
     )
     tls_profile: str = _set(
         "bcp195",
-        "Profile of PS3.15: `bcp195` is B.12, `bcp195-modified` B.13.",
+        "Profile of PS3.15: `bcp195` is B.12, `bcp195-modified` what there is of B.13 "
+        "(docs/conformance-dimse.md).",
         choices=("bcp195", "bcp195-modified"),
     )
     ae_title: str = _set("COVERSLIP", "Our AE title (1 to 16 characters).")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """TLS for DICOM as PS3.15 B.12 and B.13 profile it (BCP 195: RFC 8996, RFC 9325).
 
-TLS 1.2 with ephemeral elliptic-curve keys and AES-GCM, TLS 1.3 wherever the other side
-can; RSA keys of 2048 bits at least and no SHA-1 (OpenSSL's security level 2).
+TLS 1.2 with ephemeral elliptic-curve keys and authenticated encryption, TLS 1.3 wherever
+the other side can; RSA keys of 2048 bits at least and no SHA-1 (OpenSSL's security level 2).
+Of B.13's suites OpenSSL has no Camellia-GCM, and Python cannot ask it for CCM in TLS 1.3.
 """
 
 import contextlib
@@ -22,7 +23,8 @@ from gateway.settings_read import SettingsError
 
 _CIPHERS = {
     "bcp195": "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=2",
-    "bcp195-modified": "ECDHE+AESGCM:@SECLEVEL=2",
+    # The suites of B.13 and no others; without those whose tags have 64 bits.
+    "bcp195-modified": "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:!AESCCM8:@SECLEVEL=2",
 }
 _VERIFY = {"require": ssl.CERT_REQUIRED, "request": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
