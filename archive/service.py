@@ -22,6 +22,7 @@ from archive import (
     matching_keys,
     network,
     non_patient,
+    origin,
     outbox,
     performed,
     pictures,
@@ -319,6 +320,10 @@ class Archive:
         """One descriptor. Raises NoSuchInstance when it is absent, hidden, or not of that
         study and series; Gone when it was deleted."""
         return self._retriever.instance(study, series, sop, principal=principal, scope=scope)
+
+    def sender_of(self, instance: Instance, *, principal: Principal, scope: Scope) -> Sender:
+        """Who brought it, and by which door."""
+        return origin.sender_of(self._retriever, instance, principal=principal, scope=scope)
 
     def instances(
         self, study: str, series: str = "", *, principal: Principal, scope: Scope

@@ -238,6 +238,26 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OutboxSettings:
+    keep_days: float = _set(
+        7.0,
+        "How long delivery to a receiver that is down or refuses is tried again; then it is given up, and "
+        "`coverslip outbox retry` begins anew.",
+        minimum=0.01,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingSettings:
+    file: str = _set(
+        "",
+        "A TOML file of `[[rule]]` tables (docs/routing.md) that say what is sent on, and where to; read "
+        "again when it changes. `config/routing.toml` is an example. Relative: from the working directory.",
+        example='"/etc/coverslip/routing.toml"',
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ConvertSettings:
     lossless: str = _set(
         "jpeg2000",
@@ -311,6 +331,8 @@ class Settings:
     auth: AuthSettings = field(default_factory=AuthSettings)
     watch: WatchSettings = field(default_factory=WatchSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
+    outbox: OutboxSettings = field(default_factory=OutboxSettings)
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
     convert: ConvertSettings = field(default_factory=ConvertSettings)
     codecs: CodecSettings = field(default_factory=CodecSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)

@@ -171,6 +171,17 @@ def storage_refusals(settings: Settings, kind_of: Callable[[Path], str] | None =
             return
 
 
+def routing_refusals(file: str) -> Iterator[str]:
+    """Why nothing can be routed so."""
+    from gateway.routing import load_rules
+
+    if file:
+        try:
+            load_rules(Path(file))
+        except SettingsError as error:
+            yield str(error)
+
+
 def refusals(settings: Settings) -> list[str]:
     """Every reason not to start with these settings; empty when all is well."""
     found: list[str] = []
@@ -178,6 +189,7 @@ def refusals(settings: Settings) -> list[str]:
         http_refusals(settings.http, settings.auth.mode),
         dimse_refusals(settings.dimse),
         storage_refusals(settings),
+        routing_refusals(settings.routing.file),
     ]
     for part in parts:
         try:

@@ -19,6 +19,8 @@ TITLES = {
     "auth": "Who may do what",
     "watch": "Watched folders",
     "worker": "Worker",
+    "outbox": "What is owed to others",
+    "routing": "Sending on",
     "convert": "Conversion of scanners' files",
     "codecs": "Decoding",
     "limits": "Limits",

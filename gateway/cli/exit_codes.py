@@ -167,6 +167,12 @@ EXIT_CODES: Sequence[ExitCode] = (
         "The message names it.",
     ),
     ExitCode(39, ("gateway.errors.MissingProgram",), "A program or package that is needed is absent.", ""),
+    ExitCode(
+        44,
+        ("gateway.delivery.DeliveryError",),
+        "A receiver cannot be reached, or does not take what it is sent.",
+        "The message says why; the same command again sends what is missing.",
+    ),
     ExitCode(FINDINGS, (), "The check found something wrong.", "It is listed on the standard output."),
     ExitCode(SOME_FAILED, (), "Some of several files failed.", "They are listed; the others are done."),
     ExitCode(NOT_READY, ("gateway.supervisor.StartFailed",), "The server could not start.", "See its log."),

@@ -69,11 +69,13 @@ def worker(settings: Settings, fd: int | None, ready: Callable[[], None]) -> Non
     from gateway import compose
     from gateway.ingest import worker as loop
     from gateway.maintenance import Maintenance
+    from gateway.outgoing import outgoing
 
     stop = process.stop_event()
     with (
         compose.archive(settings) as archive,
         Maintenance(archive, stop),
+        outgoing(archive, settings, stop),
         compose.converter(settings) as converter,
     ):
         loop.work(archive, settings.worker, compose.site_secret(settings), ready, stop, converter)

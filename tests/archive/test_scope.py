@@ -74,6 +74,7 @@ def calls(archive: Archive, stored: Stored) -> dict[str, Callable[[], Any]]:
         "changes": lambda: archive.changes(0, **STRANGER),
         "instance": lambda: archive.instance(study, series, sop, **STRANGER),
         "instances": lambda: list(archive.instances(study, **STRANGER)),
+        "sender_of": lambda: archive.sender_of(instance, **STRANGER),
         "open": lambda: archive.open(instance, **STRANGER),
         "metadata": lambda: archive.metadata(instance, **STRANGER),
         "metadata_pieces": lambda: archive.metadata_pieces(instance, **STRANGER),

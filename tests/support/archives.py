@@ -41,4 +41,4 @@ def store_bytes(archive: Archive, data: bytes, **options: object) -> Stored:
     with archive.stage(len(data)) as staging:
         staging.write(data)
         staged = staging.finish()
-    return archive.store_file(staged, sender=SENDER, **{**ASK, **options})  # type: ignore[arg-type]
+    return archive.store_file(staged, **{"sender": SENDER, **ASK, **options})  # type: ignore[arg-type]
