@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which services the DICOM listener has, put together."""
 
-from gateway.dimse import commitment, echo, mpps, store, worklist
+from gateway.dimse import commitment, echo, find, get, move, mpps, store, worklist
 from gateway.dimse.peers import PeerTable
 from gateway.dimse.services import Service
 from gateway.settings import DimseSettings, SettingsError
@@ -17,6 +17,9 @@ def services(settings: DimseSettings | None = None, peers: PeerTable | None = No
     return (
         echo.service(),
         storage,
+        find.service(settings.ae_title),
+        move.service(settings.ae_title, (peers or PeerTable()).destination),
+        get.service(),
         commitment.service(),
         worklist.service((peers or PeerTable()).stations),
         mpps.service(),
