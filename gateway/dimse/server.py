@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from socket import SHUT_RDWR
+from socket import SHUT_RDWR, SHUT_WR
 from socket import socket as Socket
 from typing import TYPE_CHECKING
 
@@ -96,6 +96,12 @@ class DimseServer:
             _hang_up(connection)
             connection.close()
             raise
+
+    def shutdown_request(self, connection: Socket) -> None:
+        """Called by the library's association when it has nothing more to say."""
+        with contextlib.suppress(OSError):
+            connection.shutdown(SHUT_WR)
+        connection.close()
 
     def ended(self, association: PeerAssociation) -> None:
         """Called by the association's thread as its last act."""
