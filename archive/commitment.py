@@ -8,14 +8,22 @@ that is a duty of the outbox, promised in the transaction that keeps the result.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 
 from archive import commitment_results
 from archive.access import NOTHING, Action, Principal, Scope
 from archive.audit import APPLICATION_ACTIVITY, AuditRecord
 from archive.core import Core
-from archive.errors import ArchiveError, BadQuery, Busy, NoSuchTransaction, NotAllowed, TransactionInUse
+from archive.errors import (
+    ArchiveError,
+    BadQuery,
+    Busy,
+    NoSuchTransaction,
+    NotAllowed,
+    TransactionExpired,
+    TransactionInUse,
+)
 from archive.part10.meta import is_uid
 from archive.prepare import is_stored_class
 from archive.retrieve import Retriever
@@ -45,6 +53,7 @@ def request_commitment(
     references: Sequence[Reference],
     *,
     again: bool,
+    places: Mapping[str, tuple[str, str]] | None = None,
     principal: Principal,
     scope: Scope,
 ) -> None:
@@ -57,20 +66,22 @@ def request_commitment(
         raise BadQuery(f"a request names 1 to {MAX_REFERENCES} instances")
     if not all(is_uid(text) for text in (transaction, *(uid for pair in references for uid in pair))):
         raise BadQuery("a request names a transaction and instances by UIDs")
-    value = {
+    value: dict[str, object] = {
         "actor": principal.actor,
         "via": principal.via,
         "address": principal.address,
         "roles": sorted(principal.roles),
         "references": [list(pair) for pair in references],
     }
+    if places:
+        value["places"] = {sop: list(place) for sop, place in places.items()}
     model = core.index.models.Job
 
     def commit() -> None:
         known = core.setting(commitment_results.key_of(transaction))
         if isinstance(known, dict):
             asked = ("actor", "via", "references")
-            if not again or any(known[name] != value[name] for name in asked):
+            if not again or any(known.get(name) != value[name] for name in asked):
                 raise TransactionInUse(transaction)
             if "failed" in known:
                 commitment_results.promise(core, transaction, known)
@@ -91,6 +102,9 @@ def commitment(core: Core, transaction: str, *, principal: Principal) -> Commitm
     value = core.setting(commitment_results.key_of(transaction))
     if not isinstance(value, dict) or value["actor"] != principal.actor:
         raise NoSuchTransaction(transaction)
+    kept_us = int(core.limits.commitment_s * 1e6)
+    if value.get("expired") or core.now_us() - value.get("ended", core.now_us()) > kept_us:
+        raise TransactionExpired(transaction)
     return commitment_results.as_commitment(value)
 
 
@@ -104,12 +118,12 @@ def run_commitment(
     principal = Principal(
         value["actor"], value["via"], value["address"], transaction, frozenset(value["roles"])
     )
-    references = value["references"]
+    references, places = value["references"], value.get("places", {})
     if "failed" in value:  # by a worker that died before it could say so
         return len(references), len(value["failed"])
     failed: dict[str, int] = {}
     for number, (sop_class, sop) in enumerate(references):
-        reason = _failure(core, retriever, principal, sop_class, sop)
+        reason = _failure(core, retriever, principal, sop_class, sop, places.get(sop))
         if reason is not None:
             failed[sop] = int(reason)
         progress((number + 1) / len(references))
@@ -124,7 +138,9 @@ def run_commitment(
         # Read again: who asked may have taken the turn to be told meanwhile.
         known = core.setting(commitment_results.key_of(transaction))
         assert isinstance(known, dict)
-        result = {**known, "failed": failed}
+        ended = core.now_us()
+        result = {**known, "failed": failed, "ended": ended}
+        core.put_setting(commitment_results.ended_key(ended, transaction), True)
         core.put_setting(commitment_results.key_of(transaction), result)
         if value["via"] == commitment_results.VIA:
             commitment_results.promise(core, transaction, result)
@@ -135,7 +151,12 @@ def run_commitment(
 
 
 def _failure(
-    core: Core, retriever: Retriever, principal: Principal, sop_class: str, sop: str
+    core: Core,
+    retriever: Retriever,
+    principal: Principal,
+    sop_class: str,
+    sop: str,
+    place: Sequence[str] | None,
 ) -> CommitmentFailure | None:
     """Why an instance is not committed; None when all its bytes are what they should be."""
     row = find_row(core, sop)
@@ -144,6 +165,8 @@ def _failure(
         if not is_stored_class(sop_class):
             return CommitmentFailure.SOP_CLASS_NOT_SUPPORTED
         return CommitmentFailure.NO_SUCH_INSTANCE
+    if place is not None and [row.study_instance_uid, row.series_instance_uid] != list(place):
+        return CommitmentFailure.NO_SUCH_INSTANCE  # not there
     if row.sop_class_uid != sop_class:
         return CommitmentFailure.CLASS_INSTANCE_CONFLICT
     try:

@@ -6,6 +6,7 @@ a later one of the same peer, or the outbox, which asks for one. Turns are lease
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from archive import outbox
@@ -16,6 +17,8 @@ from archive.values import Commitment
 VIA = "dimse"
 DUTY = "commitment"  # kind of the outbox's duty; its payload: {"transaction": UID}
 _FIRST_CHANCE_S = 2.0
+_ENDED = "commitment-ended/"
+_AT_ONCE = 1000  # of results that expire
 _KEPT = 1000  # results that wait for one peer that nobody can call
 
 
@@ -38,7 +41,38 @@ def as_commitment(value: Mapping[str, Any]) -> Commitment:
         True,
         tuple(pair for pair in references if pair[1] not in failed),
         tuple((sop_class, sop, failed[sop]) for sop_class, sop in references if sop in failed),
+        {sop: (study, series) for sop, (study, series) in value.get("places", {}).items()},
     )
+
+
+def ended_key(moment_us: int, transaction: str) -> str:
+    """Name of the setting by which a result that is there is found when its time is over."""
+    return f"{_ENDED}{moment_us:020d}/{transaction}"
+
+
+def expire(core: Core) -> int:
+    """Forget results whose time is over, and who asked for them; that a Transaction UID was
+    used is remembered. Returns how many."""
+    setting = core.index.models.Setting
+    last = f"{_ENDED}{core.now_us() - int(core.limits.commitment_s * 1e6):020d}"
+    with core.index.read():
+        due = setting.select(setting.key).where((setting.key > _ENDED) & (setting.key < last)).limit(_AT_ONCE)
+        keys = [key for (key,) in due.tuples()]
+    for key in keys:
+        core.index.write(partial(_forget, core, key))
+    return len(keys)
+
+
+def _forget(core: Core, key: str) -> None:
+    setting = core.index.models.Setting
+    transaction = key.rpartition("/")[2]
+    value = core.setting(key_of(transaction))
+    if isinstance(value, dict):
+        if value["via"] == VIA:
+            left = [uid for uid in _untold(core, value["actor"]) if uid != transaction]
+            core.put_setting(_untold_key(value["actor"]), left)
+        core.put_setting(key_of(transaction), {"actor": value["actor"], "via": value["via"], "expired": True})
+    setting.delete().where(setting.key == key).execute()
 
 
 def promise(core: Core, transaction: str, value: Mapping[str, Any]) -> None:
@@ -109,6 +143,6 @@ class CommitmentResults:
 
     def _value(self, transaction: str) -> dict[str, Any]:
         value = self._core.setting(key_of(transaction))
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or value.get("expired"):
             raise NoSuchTransaction(transaction)
         return value

@@ -27,6 +27,7 @@ class Limits:
 
     parse: ParseBudget = DEFAULT_BUDGET
     free_bytes: int = 256 << 20
+    commitment_s: float = 90 * 86_400  # results of storage commitment can be asked for so long
     render_tiles: int = 1024  # decoded for one picture
     render_pixels: int = 64 << 20  # likewise: 8k x 8k
 

@@ -118,6 +118,14 @@ class Gone(ArchiveError):
         self.sop_instance_uid = sop_instance_uid
 
 
+class TransactionExpired(Gone):
+    """The result of a storage commitment was kept for its time, and is no more (410)."""
+
+    def __init__(self, transaction_uid: str) -> None:
+        ArchiveError.__init__(self, f"the result of transaction {transaction_uid} is no longer kept")
+        self.transaction_uid = transaction_uid
+
+
 class NotAllowed(ArchiveError):
     """The principal has no right to the action."""
 

@@ -41,6 +41,7 @@ from archive.assemble import Assembly
 from archive.availability import Availability
 from archive.commitment_asked import AskedCommitments
 from archive.commitment_results import CommitmentResults
+from archive.commitment_results import expire as expire_commitments
 from archive.core import Core, Limits
 from archive.drawing import Drawing
 from archive.errors import ArchiveError
@@ -719,14 +720,22 @@ class Archive:
         references: Sequence[tuple[str, str]],
         *,
         again: bool = False,
+        places: Mapping[str, tuple[str, str]] | None = None,
         principal: Principal,
         scope: Scope,
     ) -> None:
         """Ask for the safekeeping of instances (SOP class and instance UID) under a new
         Transaction UID; a job answers. With ``again`` the same request of the same
-        principal is answered again. Raises TransactionInUse, BadQuery. PS3.4 J.3."""
+        principal is answered again. ``places``: by SOP Instance UID, the study and series that
+        it must be in. Raises TransactionInUse, BadQuery. PS3.4 J.3."""
         commitment.request_commitment(
-            self._core, transaction, references, again=again, principal=principal, scope=scope
+            self._core,
+            transaction,
+            references,
+            again=again,
+            places=places,
+            principal=principal,
+            scope=scope,
         )
 
     def commitment_results(self) -> CommitmentResults:
@@ -742,8 +751,12 @@ class Archive:
         return Availability(self._core)
 
     def commitment(self, transaction: str, *, principal: Principal, scope: Scope) -> Commitment:
-        """The answer, for who asked. Raises NoSuchTransaction."""
+        """The answer, for who asked. Raises NoSuchTransaction, TransactionExpired."""
         return commitment.commitment(self._core, transaction, principal=principal)
+
+    def expire_commitments(self) -> int:
+        """Forget answers whose time is over (``Limits.commitment_s``); returns how many."""
+        return expire_commitments(self._core)
 
     def run_commitment(
         self, transaction: str, progress: Callable[[float], None] = lambda share: None

@@ -362,11 +362,13 @@ class Promise:
 @dataclass(frozen=True, slots=True)
 class Commitment:
     """What became of a request for storage commitment; nothing while ``done`` is False.
-    Instances by SOP class and instance UID, failed ones with their Failure Reason."""
+    Instances by SOP class and instance UID, failed ones with their Failure Reason;
+    ``places``: study and series by SOP Instance UID, of those that were asked for with them."""
 
     done: bool
     committed: tuple[tuple[str, str], ...] = ()
     failed: tuple[tuple[str, str, int], ...] = ()
+    places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

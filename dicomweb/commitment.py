@@ -6,6 +6,7 @@ is asked for under the same URL.
 """
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flask import Blueprint, Response, request
@@ -25,6 +26,9 @@ commitments = Blueprint("commitments", __name__, url_prefix=urls.ROOT)
 
 BODY_BYTES = 8 << 20
 RETRY_AFTER_S = 5
+_SOPS, _STUDIES, _SERIES = "00081199", "00081110", "00081115"
+_CLASSES, _INSTANCES = "00081112", "0008114A"  # references by SOP class, and in each of these
+_CLASS, _INSTANCE = "00081150", "00081155"
 _TRANSACTION = "/commitment-requests/<uid:transaction>"
 
 
@@ -32,13 +36,15 @@ _TRANSACTION = "/commitment-requests/<uid:transaction>"
 def request_commitment(transaction: str) -> Response:
     """Ask for the safekeeping of instances (13.4): 202, or 409 for a UID in use."""
     media.negotiate(accept(), media.offer_data_sets(1), accept_query())
-    archive().request_commitment(transaction, _references(_data_set()), **caller())
+    references, places = _references(_data_set())
+    archive().request_commitment(transaction, references, places=places, **caller())
     return _working()
 
 
 @commitments.get(_TRANSACTION)
 def check_commitment(transaction: str) -> Response:
-    """The result of a request (13.5): 200 with it, 202 while it is being checked."""
+    """The result of a request (13.5): 200 with it, 202 while it is being checked, 410 when it
+    is no longer kept."""
     chosen = media.negotiate(accept(), media.offer_data_sets(1), accept_query())
     found = archive().commitment(transaction, **caller())
     if not found.done:
@@ -86,31 +92,90 @@ def _data_set() -> Any:
     return found[0] if isinstance(found, list) and len(found) == 1 else found
 
 
-def _references(data_set: Any) -> list[tuple[str, str]]:
-    """SOP class and instance of each item of ReferencedSOPSequence, each instance once."""
-    items = data_set.get("00081199") if isinstance(data_set, dict) else None
-    values = items.get("Value") if isinstance(items, dict) else None
+def _references(data_set: Any) -> tuple[list[tuple[str, str]], dict[str, tuple[str, str]]]:
+    """SOP class and instance of each item of ReferencedSOPSequence and of
+    ReferencedStudySequence, each instance once; study and series of the latter (J.1)."""
+    if not isinstance(data_set, dict) or not {_SOPS, _STUDIES} & data_set.keys():
+        raise BadRequest("the request has no ReferencedSOPSequence and no ReferencedStudySequence")
+    found = {first_text(item, _INSTANCE): first_text(item, _CLASS) for item in _items(data_set, _SOPS)}
+    places: dict[str, tuple[str, str]] = {}
+    for study in _items(data_set, _STUDIES):
+        for series in _items(study, _SERIES):
+            for sop_class in _items(series, _CLASSES):
+                for item in _items(sop_class, _INSTANCES):
+                    sop = first_text(item, _INSTANCE)
+                    found[sop] = first_text(sop_class, _CLASS)
+                    places[sop] = (first_text(study, "0020000D"), first_text(series, "0020000E"))
+    if not found:
+        raise BadRequest("the request names no instance")
+    return [(sop_class, sop) for sop, sop_class in found.items()], places
+
+
+def _items(data_set: dict[str, Any], tag: str) -> list[dict[str, Any]]:
+    """The items of a sequence, [] where it is absent. Raises BadRequest for what is none."""
+    element = data_set.get(tag)
+    values = element.get("Value", []) if isinstance(element, dict) else [] if element is None else None
     if not isinstance(values, list) or not all(isinstance(item, dict) for item in values):
-        raise BadRequest("the request has no ReferencedSOPSequence")
-    pairs = [(first_text(item, "00081150"), first_text(item, "00081155")) for item in values]
-    return list({sop: (sop_class, sop) for sop_class, sop in pairs}.values())
+        raise BadRequest(f"{tag} is not a sequence")
+    return values
 
 
 def _module(found: Commitment) -> dict[str, Any]:
-    """Storage Commitment Response Module (J.2) as DICOM JSON."""
+    """Storage Commitment Response Module (J.2) as DICOM JSON: each instance in the sequence
+    that it was asked for in, or in the failed one that goes with it."""
     body: dict[str, Any] = {}
-    if found.failed:
-        body["00081198"] = {
-            "vr": "SQ",
-            "Value": [
-                {**_reference(sop_class, sop), "00081197": {"vr": "US", "Value": [reason]}}
-                for sop_class, sop, reason in found.failed
-            ],
+    reasons = {sop: reason for _, sop, reason in found.failed}
+    for failed, pairs in (
+        (True, [(sop_class, sop) for sop_class, sop, _ in found.failed]),
+        (False, list(found.committed)),
+    ):
+        alone = [pair for pair in pairs if pair[1] not in found.places]
+        placed = [pair for pair in pairs if pair[1] in found.places]
+        if alone:
+            items = [{_CLASS: _ui(pair[0]), **_instance(pair[1], reasons)} for pair in alone]
+            body["00081198" if failed else _SOPS] = _sequence(items)
+        if placed:
+            body["0008119B" if failed else _STUDIES] = _by_study(placed, found.places, reasons)
+    return dict(sorted(body.items()))
+
+
+def _by_study(
+    pairs: Sequence[tuple[str, str]], places: Mapping[str, tuple[str, str]], reasons: Mapping[str, int]
+) -> dict[str, Any]:
+    """Instances by study, series and SOP class, in the order they were named."""
+    tree: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for sop_class, sop in pairs:
+        study, series = places[sop]
+        tree.setdefault(study, {}).setdefault(series, {}).setdefault(sop_class, []).append(sop)
+    return _sequence(
+        {
+            "0020000D": _ui(study),
+            _SERIES: _sequence(
+                {
+                    "0020000E": _ui(series),
+                    _CLASSES: _sequence(
+                        {
+                            _CLASS: _ui(sop_class),
+                            _INSTANCES: _sequence(_instance(sop, reasons) for sop in sops),
+                        }
+                        for sop_class, sops in classes.items()
+                    ),
+                }
+                for series, classes in inner.items()
+            ),
         }
-    if found.committed:
-        body["00081199"] = {"vr": "SQ", "Value": [_reference(*pair) for pair in found.committed]}
-    return body
+        for study, inner in tree.items()
+    )
 
 
-def _reference(sop_class: str, sop: str) -> dict[str, Any]:
-    return {"00081150": {"vr": "UI", "Value": [sop_class]}, "00081155": {"vr": "UI", "Value": [sop]}}
+def _instance(sop: str, reasons: Mapping[str, int]) -> dict[str, Any]:
+    item = {_INSTANCE: _ui(sop)}
+    return item | {"00081197": {"vr": "US", "Value": [reasons[sop]]}} if sop in reasons else item
+
+
+def _sequence(items: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    return {"vr": "SQ", "Value": list(items)}
+
+
+def _ui(uid: str) -> dict[str, Any]:
+    return {"vr": "UI", "Value": [uid]}

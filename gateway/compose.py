@@ -102,7 +102,9 @@ def archive(settings: Settings, *, codecs: bool = True, migrate: bool = False) -
             policy=policy(settings),
             data_dir=settings.data,
             codec=pool,
-            limits=Limits(free_bytes=settings.limits.free_bytes),
+            limits=Limits(
+                free_bytes=settings.limits.free_bytes, commitment_s=settings.limits.commitment_days * 86_400
+            ),
             extended_keys=extended_keys(settings),
         )
         cleanup.callback(made.close)

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 FOLD_S = 30.0  # access lines of finished hours become audit events
 KEYS_S = 10.0  # keys that the settings name newly get their job
 COLLECT_S = 3600.0  # blobs that nothing has referred to for a day go
+EXPIRE_S = 600.0  # results of storage commitment go when their time is over
 
 
 class Maintenance:
@@ -30,6 +31,7 @@ class Maintenance:
             (FOLD_S, archive.fold_access),
             (KEYS_S, self._keys),
             (COLLECT_S, self._collect),
+            (EXPIRE_S, archive.expire_commitments),
         ]
         self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
 

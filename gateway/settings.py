@@ -297,6 +297,9 @@ class LimitSettings:
         1 << 30, "Space to leave free on the store's file system; below it nothing is taken in.", minimum=0
     )
     find_results: int = _set(1000, "Most rows that one query returns; the rest is paged.", minimum=1)
+    commitment_days: float = _set(
+        90.0, "How long results of storage commitment can be asked for; then they are 410.", minimum=0.01
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ STRANGER = {"principal": Principal("stranger", "dicomweb"), "scope": NOTHING}
 INTERNAL = {
     "stage", "stage_copy", "spool_path", "adopt", "claim", "report", "finish", "fail", "watched",
     "note_watched", "recover", "fold_access", "ready", "statistics", "close", "assembly", "run_commitment",
-    "commitment_results", "asked_commitments", "availability",
+    "commitment_results", "expire_commitments", "asked_commitments", "availability",
     "known_peers", "followed", "claim_duty", "report_duty", "finish_duty", "fail_duty", "duty_counts",
     "forget_duties", "confirm_delivered", "delivered",
 }  # fmt: skip

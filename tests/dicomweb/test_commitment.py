@@ -166,3 +166,107 @@ def test_a_body_that_asks_for_nothing_is_refused(client, body, content_type, sta
     response = client.post(URL, data=body, headers=JSON, content_type=content_type)
     assert response.status_code == status, response.get_data()
     assert client.get(URL, headers=JSON).status_code == 404
+
+
+def by_study(*pairs, study=samples.STUDY, series=samples.SERIES):
+    classes = [
+        {
+            "00081150": {"vr": "UI", "Value": [sop_class]},
+            "0008114A": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": [sop]}}]},
+        }
+        for sop_class, sop in pairs
+    ]
+    inner = {"0020000E": {"vr": "UI", "Value": [series]}, "00081112": {"vr": "SQ", "Value": classes}}
+    outer = {"0020000D": {"vr": "UI", "Value": [study]}, "00081115": {"vr": "SQ", "Value": [inner]}}
+    return {"00081110": {"vr": "SQ", "Value": [outer]}}
+
+
+def listed(found, tag):
+    """(study, series, class, instance, failure reason or None) of a sequence of studies."""
+    return [
+        (
+            study["0020000D"]["Value"][0], series["0020000E"]["Value"][0], of["00081150"]["Value"][0],
+            item["00081155"]["Value"][0], item.get("00081197", {}).get("Value", [None])[0],
+        )
+        for study in found.get(tag, {}).get("Value", [])
+        for series in study["00081115"]["Value"]
+        for of in series["00081112"]["Value"]
+        for item in of["0008114A"]["Value"]
+    ]  # fmt: skip
+
+
+def asked(client, body):
+    response = client.post(URL, data=json.dumps(body), headers=JSON, content_type="application/dicom+json")
+    assert response.status_code == 202, response.get_data()
+
+
+def test_what_is_asked_for_by_study_is_answered_by_study(client, archive):
+    store(client, samples.volume(), samples.label())
+    gone = (WSI, f"{samples.SERIES}.9")
+    asked(client, by_study(LEVEL, LABEL, gone))
+    work(archive)
+    found = client.get(URL, headers=JSON).get_json(force=True)
+    place = (samples.STUDY, samples.SERIES)
+    assert listed(found, "00081110") == [(*place, *LEVEL, None), (*place, *LABEL, None)]
+    assert listed(found, "0008119B") == [(*place, *gone, 0x0112)]
+    assert found.keys() == {"00081110", "0008119B"}
+
+
+def test_an_instance_that_is_in_another_series_is_not_there(client, archive):
+    store(client, samples.volume())
+    asked(client, by_study(LEVEL, series="1.2.3"))
+    work(archive)
+    found = client.get(URL, headers=JSON).get_json(force=True)
+    assert listed(found, "0008119B") == [(samples.STUDY, "1.2.3", *LEVEL, 0x0112)]
+
+
+def test_both_kinds_of_reference_are_answered_each_in_its_own(client, archive):
+    store(client, samples.volume(), samples.label())
+    asked(client, {**wanted(LABEL), **by_study(LEVEL)})
+    work(archive)
+    found = client.get(URL, headers=JSON).get_json(force=True)
+    assert [item["00081155"]["Value"] for item in found["00081199"]["Value"]] == [[LABEL[1]]]
+    assert [entry[3] for entry in listed(found, "00081110")] == [LEVEL[1]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, {"00081110": {"vr": "SQ"}}, {"00081110": {"vr": "SQ", "Value": [1]}}, {"00081110": 7},
+        by_study(), by_study(("", "")), {"00081110": {"vr": "SQ", "Value": [{"00081115": {"Value": "x"}}]}},
+    ],
+)  # fmt: skip
+def test_a_request_by_study_that_names_nothing_is_refused(client, body):
+    response = client.post(URL, data=json.dumps(body), headers=JSON, content_type="application/dicom+json")
+    assert response.status_code == 400
+
+
+def test_a_result_is_gone_when_its_time_is_over_and_its_uid_stays_in_use(client, archive):
+    store(client, samples.volume())
+    ask(client, LEVEL)
+    work(archive)
+    assert archive.expire_commitments() == 0
+    assert result(client) == ([LEVEL], [])
+    core = archive._core
+    later, clock = core.now_us() + 91 * 86_400 * 1_000_000, core.clock
+    core.clock = lambda: clock().fromtimestamp(later / 1e6, tz=clock().tzinfo)
+    for _ in range(2):  # before it was forgotten, and after
+        response = client.get(URL, headers=JSON)
+        assert (response.status_code, response.get_json(force=True)["error"]["kind"]) == (
+            410, "TransactionExpired",
+        )  # fmt: skip
+        archive.expire_commitments()
+    assert archive.expire_commitments() == 0
+    assert ask(client, LEVEL).status_code == 409
+    kept = archive._core.setting("commitment/2.25.1")
+    assert "references" not in kept
+
+
+def test_one_that_was_never_run_does_not_expire(client, archive):
+    store(client, samples.volume())
+    ask(client, LEVEL)
+    core = archive._core
+    later, clock = core.now_us() + 91 * 86_400 * 1_000_000, core.clock
+    core.clock = lambda: clock().fromtimestamp(later / 1e6, tz=clock().tzinfo)
+    assert archive.expire_commitments() == 0
+    assert client.get(URL, headers=JSON).status_code == 202
