@@ -99,9 +99,22 @@ class DeadlineSocket(AssociationSocket):  # type: ignore[misc]
             found = self._poll.poll(timeout_s * 1000)
             with contextlib.suppress(BlockingIOError):
                 self._wake_reader.recv(4096)
-            return any(descriptor == sock.fileno() for descriptor, _ in found)
+            if not any(descriptor == sock.fileno() for descriptor, _ in found):
+                return False
         except (OSError, ValueError):
             return False
+        return not isinstance(sock, ssl.SSLSocket) or self._brings_data(sock)
+
+    def _brings_data(self, sock: ssl.SSLSocket) -> bool:
+        """Whether what came by TLS is data: new keys are not, nor is part of a record."""
+        try:
+            with self._using:
+                self._first = memoryview(sock.recv(1))
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError:
+            return True  # the end, which a read will find again
+        return True
 
     def release(self) -> None:
         """Close what belongs to us beside the connection; nobody waits any more."""

@@ -25,6 +25,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from archive.peer import Peer as KnownPeer
 from archive.service import Archive
+from gateway.dimse.association_items import Proposal, encode_request
+from gateway.dimse.pdu import PduType
 from gateway.dimse.peers import PeerTable
 from gateway.dimse.server import serve
 from gateway.settings import DimseSettings, Peer
@@ -37,6 +39,7 @@ from tests.support.require import require_tool
 
 SCANNER = "SCANNER1"
 ANYWHERE = ("127.0.0.0/8",)
+ECHO = Proposal(Verification, ("1.2.840.10008.1.2",))
 
 
 @pytest.fixture(scope="module")
@@ -324,6 +327,36 @@ def test_a_store_over_tls_arrives_whole(
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID, **ASK
     )
     assert b"".join(scp.archive.frames(instance, range(1, 401), **ASK)) == dataset.PixelData
+
+
+def test_a_tls_record_that_brings_no_pdu_yet_does_not_end_the_association(
+    archive: Archive, settings: DimseSettings, authority: Authority, scanner: Identity
+) -> None:
+    """New keys, or part of a record: only a PDU that began has a deadline."""
+    settings = replace(settings, association_timeout_s=0.5)
+    with running(archive, settings) as scp, socket.create_connection(("127.0.0.1", scp.tls_port)) as plain:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client(authority, scanner).wrap_bio(incoming, outgoing, server_hostname="localhost")
+
+        def exchange(step: Callable[[], object]) -> object:
+            while True:
+                try:
+                    return step()
+                except ssl.SSLWantReadError:
+                    plain.sendall(outgoing.read())
+                    incoming.write(plain.recv(65536))
+
+        exchange(tls.do_handshake)
+        tls.write(encode_request(AE_TITLE, SCANNER, [ECHO], maximum_length=0, roles={}))
+        assert exchange(lambda: tls.read(1)) == bytes([PduType.ASSOCIATE_AC])
+        while tls.pending():
+            tls.read(65536)
+        tls.write(bytes([PduType.RELEASE_RQ, 0, 0, 0, 0, 4, 0, 0, 0, 0]))
+        record = outgoing.read()
+        plain.sendall(record[:9])
+        time.sleep(3 * settings.association_timeout_s)
+        plain.sendall(record[9:])
+        assert exchange(lambda: tls.read(1)) == bytes([PduType.RELEASE_RP])
 
 
 def test_only_the_tls_listener_may_be_there(
