@@ -204,13 +204,17 @@ def test_tls_1_0_and_1_1_are_refused(scp: Scp, scanner: Identity, version: str) 
     assert "Cipher is (NONE)" in said
 
 
-@pytest.mark.parametrize("cipher", ["AES128-SHA", "ECDHE-ECDSA-AES256-SHA384", "AES256-GCM-SHA384", "NULL"])
+@pytest.mark.parametrize("cipher", ["AES128-SHA", "AES256-GCM-SHA384", "ECDHE-RSA-AES256-SHA384", "NULL"])
 def test_ciphers_without_forward_secrecy_or_authenticated_encryption_are_refused(
-    scp: Scp, scanner: Identity, cipher: str
+    archive: Archive, settings: DimseSettings, authority: Authority, scanner: Identity, cipher: str
 ) -> None:
-    assert "Cipher is (NONE)" in s_client(
-        scp.tls_port, scanner, "-tls1_2", "-cipher", f"{cipher}:@SECLEVEL=0"
-    )
+    rsa = authority.issue("archive-rsa", rsa_bits=2048)
+    settings = replace(settings, tls_certificate=str(rsa.certificate), tls_key=str(rsa.key))
+    with running(archive, settings) as scp:
+        said = s_client(scp.tls_port, scanner, "-tls1_2", "-cipher", f"{cipher}:@SECLEVEL=0")
+        assert "Cipher is (NONE)" in said
+        good = s_client(scp.tls_port, scanner, "-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256")
+        assert "Cipher is ECDHE-RSA-AES128-GCM-SHA256" in good
 
 
 @pytest.mark.parametrize(
