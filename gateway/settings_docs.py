@@ -78,9 +78,9 @@ def markdown() -> str:
         "are separated by commas, or written as in TOML.",
         "",
         "Everything binds to loopback. Beyond it the web server needs authentication and TLS (a proxy of",
-        '`http.trusted_proxies`), which `auth.mode = "open"` never has; the DICOM listener needs named',
-        "peers with their networks and `dimse.allow_plaintext`. Otherwise the start is refused with the",
-        "reason.",
+        '`http.trusted_proxies`), which `auth.mode = "open"` never has; the DICOM listeners need named',
+        "peers with their networks, and the one without TLS `dimse.allow_plaintext`. Otherwise the start is",
+        "refused with the reason.",
     ]
     for group, members in groupby(KEYS.values(), _group):
         lines += ["", f"## {TITLES[group]}", ""]
