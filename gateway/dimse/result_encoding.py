@@ -28,6 +28,8 @@ _LONG_VRS = frozenset(
 )  # PS3.5 Table 7.1-1
 _BINARY_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN"))
 _UTF_8 = "ISO_IR 192"
+_REPEATED = frozenset(("AE", "CS", "LO", "SH", "UT"))
+_MOST_KNOWN = 2_000
 
 
 class _NotRepresentable(Exception):
@@ -45,13 +47,27 @@ class ResultEncoder:
         if any(asked) and asked != (_UTF_8,):
             self._character_sets.append(asked)
         self._character_sets.append((_UTF_8,))
+        self._last: tuple[str, ...] = ()
+        self._beyond_ascii = False
+        self._known: dict[tuple[str, str, str, tuple[str, ...]], bytes] = {}
 
     def encode(self, elements: Mapping[str, Element]) -> bytes:
         """The bytes of one data set; ``elements`` by tag as eight hexadecimal digits,
         without Specific Character Set."""
+        # Results of one query are alike: what the one before needed is tried before ASCII.
+        if self._last and self._last == self._character_sets[1]:
+            self._beyond_ascii = False
+            try:
+                found = self._data_set(elements, self._last)
+                if self._beyond_ascii:
+                    return found
+            except _NotRepresentable:
+                pass
         for character_set in self._character_sets:
             try:
-                return self._data_set(elements, character_set)
+                found = self._data_set(elements, character_set)
+                self._last = character_set
+                return found
             except _NotRepresentable:
                 continue
         raise AssertionError("UTF-8 holds everything")
@@ -66,6 +82,16 @@ class ResultEncoder:
 
     def _element(self, out: bytearray, tag: str, element: Element, character_set: tuple[str, ...]) -> None:
         vr = element["vr"]
+        key = None
+        values = element.get("Value")
+        if values and vr in _REPEATED and len(values) == 1 and isinstance(values[0], str):
+            # Codes, schemes, meanings, identifiers of a case: the same in result after result.
+            key = (tag, vr, values[0], character_set)
+            if (known := self._known.get(key)) is not None:
+                out += known
+                self._beyond_ascii = self._beyond_ascii or not values[0].isascii()
+                return
+        start = len(out)
         if vr == "SQ":
             value = self._sequence(element.get("Value", ()), character_set)
         else:
@@ -80,6 +106,10 @@ class ResultEncoder:
         else:
             out += struct.pack(f"{self._order}HH2sH", group, number, vr.encode(), len(value))
         out += value
+        if key is not None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = bytes(out[start:])
 
     def _sequence(self, items: Sequence[Mapping[str, Element]], character_set: tuple[str, ...]) -> bytes:
         out = bytearray()
@@ -104,6 +134,7 @@ class ResultEncoder:
             return struct.pack(f"{self._order}{len(pairs)}H", *pairs)
         text = "\\".join([_text(vr, value) for value in values])
         encoded = _encoded(vr, text, character_set)
+        self._beyond_ascii = self._beyond_ascii or not text.isascii()
         if len(encoded) % 2:
             encoded += b"\0" if vr == "UI" else b" "
         return encoded

@@ -210,6 +210,25 @@ def test_text_is_in_the_character_set_of_the_query_where_that_has_it(
     assert str(answer.PatientName) == "Müller^Rat 1"
 
 
+@pytest.mark.parametrize("asked", ["", "ISO_IR 100", "ISO_IR 144"])
+def test_each_item_is_in_the_least_character_set_that_holds_it(archive: Archive, asked: str) -> None:
+    names = ["Rat", "Ratte^Männchen", "Rat", "Крыса", "Ratte^Männchen", "Rat"]
+    schedule(
+        archive,
+        *(item(n, t00100010=element("PN", {"Alphabetic": name})) for n, name in enumerate(names, 1)),
+    )
+    identifier = dataset(PatientName="", PatientID="")
+    if asked:
+        identifier.SpecificCharacterSet = asked
+    with running(archive) as scp:
+        got = answers(scp, identifier)
+    assert [str(one.PatientName) for one in got] == names
+    latin = "ISO_IR 100" if asked == "ISO_IR 100" else "ISO_IR 192"
+    cyrillic = "ISO_IR 144" if asked == "ISO_IR 144" else "ISO_IR 192"
+    expected = [None, latin, None, cyrillic, latin, None]
+    assert [one.get("SpecificCharacterSet") for one in got] == expected
+
+
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"])
 def test_answers_are_in_the_transfer_syntax_that_was_agreed_on(scp: Scp, syntax: str) -> None:
     identifier = dataset(PatientID="A-1", PatientName="", ScheduledSpecimenSequence=[])
