@@ -22,8 +22,12 @@ def command() -> None:
 def check_settings(given: Given, as_json: bool) -> None:
     """Print each setting with its origin, and whether a server may start so (else code 3).
 
+    Without --json also what may start and should be known: peers without TLS, certificates
+    that end soon.
+
     Example: coverslip config check --config /etc/coverslip.toml
     """
+    from gateway.doctor_dicom import examine_dicom
     from gateway.settings import KEYS, value_of
     from gateway.settings_check import check
 
@@ -44,6 +48,10 @@ def check_settings(given: Given, as_json: bool) -> None:
         for name, value in shown.items():
             click.echo(f"{name:{width}}  {_plain(value)!r}  ({settings.origins[name]})")
     check(settings)
+    if not as_json:
+        for name, state, detail in examine_dicom(settings.dimse):
+            if state != "ok":
+                click.echo(f"{state}: {name}: {detail}")
 
 
 @command.command("docs")

@@ -2,6 +2,7 @@
 """Peers and TLS in the settings: what may start, and what ``doctor`` says of it."""
 
 import os
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from gateway.settings import DimseSettings, Peer
 from gateway.settings_check import dimse_refusals
 from gateway.settings_read import SettingsError
 from gateway.tls import TlsSettings, server_context
+from tests.gateway.serving import COVERSLIP
 from tests.support.certificates import Authority, Identity
 
 SCANNER = Peer("SCANNER1", ("10.1.2.0/24",))
@@ -178,3 +180,37 @@ def test_a_key_of_1024_bits_is_too_short(authority: Authority) -> None:
     weak = authority.issue("weak", rsa_bits=1024)
     with pytest.raises(SettingsError, match="ee key too small"):
         server_context(TlsSettings(weak.certificate, weak.key, authority.certificate))
+
+
+def coverslip(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*COVERSLIP, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_config_check_and_doctor_say_it_at_the_command_line(authority: Authority, tmp_path: Path) -> None:
+    soon = authority.issue("ending", days=3)
+    config = tmp_path / "coverslip.toml"
+    config.write_text(
+        f"""data_dir = "{tmp_path}"
+        [dimse]
+        bind = "0.0.0.0:0"
+        allow_plaintext = true
+        tls_bind = "127.0.0.1:0"
+        tls_certificate = "{soon.certificate}"
+        tls_key = "{soon.key}"
+        tls_ca = "{authority.certificate}"
+        peers = [{{ ae_title = "SCANNER1", networks = ["10.1.2.0/24"] }}]
+        """
+    )
+    told = coverslip("config", "check", "--config", config)
+    assert told.returncode == 0, told.stderr
+    assert "note: peer SCANNER1: may speak DICOM without TLS from 10.1.2.0/24" in told.stdout
+    assert f"note: our certificate: {soon.certificate} ends on " in told.stdout
+    looked = coverslip("doctor", "--config", config)
+    assert "may speak DICOM without TLS from 10.1.2.0/24" in looked.stdout
+    assert f"{soon.certificate} ends on" in looked.stdout
+    soon.certificate.unlink()
+    refused = coverslip("config", "check", "--config", config)
+    assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
+    assert f"cannot read {soon.certificate}" in refused.stderr
