@@ -11,7 +11,7 @@ from archive.errors import ArchiveError, NotAllowed, TooLarge
 from archive.part10.errors import Part10Error
 from archive.transfer import Reference, Transfer
 from gateway.dimse.data_sets import data_set_chunks
-from gateway.dimse.find import CANCELLED, UNABLE_TO_PROCESS, refuse
+from gateway.dimse.find import CANCELLED, IDENTIFIER_DOES_NOT_MATCH, UNABLE_TO_PROCESS, refuse
 from gateway.dimse.query_keys import BadIdentifier, parse_retrieve
 from gateway.dimse.result_encoding import ResultEncoder
 from gateway.dimse.services import NOT_AUTHORIZED, PENDING, SUCCESS, Request, UnreadableIdentifier
@@ -23,6 +23,11 @@ CANNOT_COUNT = 0xA701
 CANNOT_PERFORM = 0xA702
 DESTINATION_UNKNOWN = 0xA801
 ONE_OR_MORE_FAILED = 0xB000
+STATUSES = frozenset((
+    PENDING, SUCCESS, CANCELLED, CANNOT_COUNT, CANNOT_PERFORM, DESTINATION_UNKNOWN,
+    IDENTIFIER_DOES_NOT_MATCH, UNABLE_TO_PROCESS, ONE_OR_MORE_FAILED, NOT_AUTHORIZED,
+))  # fmt: skip
+"""All that a C-MOVE or C-GET may be answered with."""
 
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 MOST_INSTANCES = 100_000  # of one request: beyond, it is to be split

@@ -9,7 +9,7 @@ from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 from archive.commitment import CommitmentFailure
 from archive.errors import Reason, StoreWarning
 from archive.part10.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
-from gateway.dimse import association, availability, commitment, store
+from gateway.dimse import association, availability, commitment, find, query_keys, retrieval, store
 from gateway.dimse.echo import VERIFICATION
 from gateway.dimse.negotiation import TRANSFER_SYNTAXES
 from gateway.dimse.rights import Right
@@ -51,6 +51,24 @@ def test_the_statuses_and_reasons_of_storage_commitment_are_those_of_the_code() 
     assert codes("Storage commitment", "N-EVENT-REPORT status") == commitment.N_EVENT_REPORT_STATUSES
     for text in (commitment.SOP_CLASS, commitment.WELL_KNOWN_INSTANCE, availability.SOP_CLASS):
         assert f"`{text}`" in STATEMENT
+
+
+def test_query_and_retrieve_are_told_as_they_are() -> None:
+    named = set(
+        re.findall(
+            r"^\|[^|]*\| `(1\.2\.840\.10008\.5\.1\.4\.1\.2\.[0-9.]+)` \| SCP \|", STATEMENT, re.MULTILINE
+        )
+    )
+    operations = (query_keys.FIND, query_keys.MOVE, query_keys.GET)
+    assert named == frozenset().union(*map(query_keys.sop_classes, operations))
+    assert codes("Query (C-FIND)", "C-FIND status") == find.STATUSES
+    assert codes("Retrieve (C-MOVE, C-GET)", "retrieve status") == retrieval.STATUSES
+    negotiated = re.findall(r"^\| (\d) \|[^|]*\| (\d) \|", section("Query (C-FIND)"), re.MULTILINE)
+    assert [int(number) for number, _ in negotiated] == list(range(1, 8))
+    assert bytes(int(answer) for _, answer in negotiated) == query_keys.agree(b"\1" * 7)
+    for number in (query_keys.MAX_KEYS, query_keys.MAX_DEPTH):
+        assert f" {number} " in section("Query (C-FIND)")
+    assert f"{retrieval.MOST_INSTANCES:,}" in section("Retrieve (C-MOVE, C-GET)")
 
 
 def test_the_rejections_are_those_that_are_given() -> None:
