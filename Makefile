@@ -5,8 +5,9 @@ DATA ?= data
 HTTP ?= 127.0.0.1:8080
 DIMSE ?= 11112
 PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 3600
 
-.PHONY: run install install-dev test lint types bench interop clean
+.PHONY: run install install-dev test lint types bench interop fuzz clean
 
 run: install
 	@$(BIN)/coverslip serve --data $(DATA) --http $(HTTP) --dimse $(DIMSE) --demo
@@ -42,6 +43,10 @@ lint: install-dev
 
 types: install-dev
 	@$(BIN)/mypy
+
+# Random conversations with the DICOM listener; what it finds is kept under tests/corpus/dimse.
+fuzz: install-dev
+	@$(BIN)/python -m tests.fuzz.listener --seconds $(FUZZ_SECONDS)
 
 bench: install-dev
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

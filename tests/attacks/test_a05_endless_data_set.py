@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydicom.uid import generate_uid
 
-from tests.attacks.besieged import WSI, Siege, besieged, data_pdu, send_store, store_command
-from tests.support.instances import make_instance
+from tests.attacks.besieged import Siege, besieged, data_pdu, send_store, store_command
+from tests.support.instances import WSI, make_instance
 
 MEGABYTES = 400
 

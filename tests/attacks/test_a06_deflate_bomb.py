@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydicom.uid import generate_uid
 
-from tests.attacks.besieged import DEFLATED, WSI, besieged, even, explicit
+from tests.attacks.besieged import DEFLATED, besieged, even, explicit
+from tests.support.instances import WSI
 
 
 def bomb(sop: str, inflated_bytes: int) -> bytes:

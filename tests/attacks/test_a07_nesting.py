@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydicom.uid import generate_uid
 
-from tests.attacks.besieged import WSI, besieged, even, explicit
+from tests.attacks.besieged import besieged, even, explicit
+from tests.support.instances import WSI
 
 OPEN = b"\x40\x00\x60\x05SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
 CLOSE = b"\xfe\xff\x0d\xe0\x00\x00\x00\x00\xfe\xff\xdd\xe0\x00\x00\x00\x00"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydicom.uid import generate_uid
 
-from tests.attacks.besieged import WSI, besieged, even, explicit
+from tests.attacks.besieged import besieged, even, explicit
+from tests.support.instances import WSI
 
 ITEM = b"\xfe\xff\x00\xe0\x00\x00\x00\x00"
 

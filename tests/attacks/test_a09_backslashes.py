@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydicom.uid import generate_uid
 
-from tests.attacks.besieged import WSI, besieged, even, explicit
+from tests.attacks.besieged import besieged, even, explicit
+from tests.support.instances import WSI
 
 
 @pytest.mark.parametrize(("tag", "vr"), [(0x00189073, b"UC"), (0x00080008, b"UC")])
