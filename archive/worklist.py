@@ -89,9 +89,11 @@ class Row:
     revision: int
     content: bytes
     source: str
+    protocol_study_id: int | None
+    sensitivity: int
 
 
-_ROW = "item_id, place, status, study_instance_uid, revision, content, source"
+_ROW = "item_id, place, status, study_instance_uid, revision, content, source, protocol_study_id, sensitivity"
 
 
 def schedule(
@@ -126,7 +128,9 @@ def _schedule(core: Core, item: NewItem, new: Prepared, source: str, principal: 
         note(core, "C", "scheduled", study, new.identifier, 0, source, principal)
         return Scheduled(new.identifier, "added", study, 0)
     status = new.status or (SCHEDULED if row.status == CANCELED else row.status)
-    if packed == bytes(row.content) and status == row.status:
+    home = (item.protocol_study_id, item.sensitivity)
+    is_same = packed == bytes(row.content) and status == row.status
+    if is_same and home == (row.protocol_study_id, row.sensitivity):
         return Scheduled(new.identifier, "unchanged", study, row.revision)
     keep(core, row)
     _forget_keys(core, row.place)

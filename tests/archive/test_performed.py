@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Performed procedure steps: from IN PROGRESS to an end that stays."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,26 @@ from archive.access import EVERYTHING, NOTHING, Principal
 from archive.errors import NotAllowed, StepRefused
 from archive.service import Archive
 from tests.archive.test_worklist import events
+from tests.support import postgres
 from tests.support.archives import ASK, TESTER, open_archive
 from tests.support.worklist import element, found, item, performed, performed_end, query, schedule
 
 UID = "2.25.42"
+_NAMES = itertools.count()
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    opened = open_archive(tmp_path)
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def archive(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Archive]:
+    url = ""
+    if request.param == "postgresql":
+        url = postgres.new_database(request.getfixturevalue("server"), f"performed{next(_NAMES)}")
+    opened = open_archive(tmp_path, url=url)
     schedule(opened, item(1), item(2))
     yield opened
     opened.close()

@@ -155,6 +155,14 @@ def test_an_order_that_does_not_say_when_keeps_its_day(sqlite: Archive) -> None:
     assert first.outcome == "added"
 
 
+def test_an_order_that_becomes_sensitive_is_changed(sqlite: Archive) -> None:
+    schedule(sqlite, item(1))
+    (done,) = sqlite.schedule([NewItem(item(1), sensitivity=1)], source="test", **ASK)
+    assert done.outcome == "changed"
+    hidden = {"principal": TESTER, "scope": Scope("study.sensitivity = 0")}
+    assert list(sqlite.worklist(query(), **hidden)) == []
+
+
 def test_slides_of_one_case_share_a_study_that_was_not_given(archive: Archive) -> None:
     case = {"t0020000D": element("UI"), "t00080050": element("SH", "CASE"), "t00100020": element("LO", "A")}
     one, two = schedule(archive, item(1, **case), item(2, **case))
