@@ -7,6 +7,7 @@ committed. Whatever door asked, the answer is the same. Who asked over DIMSE mus
 that is a duty of the outbox, promised in the transaction that keeps the result.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
@@ -24,6 +25,8 @@ from archive.errors import (
     TransactionExpired,
     TransactionInUse,
 )
+from archive.non_patient_classes import CATEGORY_OF
+from archive.non_patient_index import instance_of, read_blob, sees
 from archive.part10.meta import is_uid
 from archive.prepare import is_stored_class
 from archive.retrieve import Retriever
@@ -161,6 +164,8 @@ def _failure(
     """Why an instance is not committed; None when all its bytes are what they should be."""
     row = find_row(core, sop)
     scope = core.policy.scope(principal)
+    if row is None and sop_class in CATEGORY_OF and place is None:
+        return _failure_of_non_patient(core, sop_class, sop, scope)
     if row is None or not (scope.is_everything or visible(core, row.study_id, scope)):
         if not is_stored_class(sop_class):
             return CommitmentFailure.SOP_CLASS_NOT_SUPPORTED
@@ -176,3 +181,17 @@ def _failure(
     except ArchiveError:
         return CommitmentFailure.PROCESSING_FAILURE
     return None
+
+
+def _failure_of_non_patient(core: Core, sop_class: str, sop: str, scope: Scope) -> CommitmentFailure | None:
+    found = instance_of(core, sop)
+    if found is None or not sees(scope, found.category):
+        return CommitmentFailure.NO_SUCH_INSTANCE
+    if found.sop_class_uid != sop_class:
+        return CommitmentFailure.CLASS_INSTANCE_CONFLICT
+    try:
+        data = read_blob(core, found.digest, found.size_bytes)
+    except ArchiveError:
+        return CommitmentFailure.PROCESSING_FAILURE
+    same = hashlib.sha256(data).digest() == found.digest
+    return None if same else CommitmentFailure.PROCESSING_FAILURE

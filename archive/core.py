@@ -4,7 +4,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from archive.access import Action, Policy, Principal, Scope
@@ -30,6 +30,14 @@ class Limits:
     commitment_s: float = 90 * 86_400  # results of storage commitment can be asked for so long
     render_tiles: int = 1024  # decoded for one picture
     render_pixels: int = 64 << 20  # likewise: 8k x 8k
+
+
+_JOURNAL = "journal_time"  # setting: of the latest entry, microseconds since the epoch
+
+
+def moment_of(microseconds: int) -> datetime:
+    """A time from microseconds since the epoch."""
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
 
 
 def utc_now() -> datetime:
@@ -108,6 +116,19 @@ class Core:
     def now_us(self) -> int:
         """Microseconds since the epoch, UTC."""
         return int(self.clock().timestamp() * 1_000_000)
+
+    def journal_time(self) -> datetime:
+        """A time for the next journal entry: after that of every entry before it, whatever a
+        clock that was set back says. Its writer notes it (:meth:`note_journal_time`)."""
+        last = self.setting(_JOURNAL)
+        now = self.clock()
+        return max(now, moment_of(last + 1)) if isinstance(last, int) else now
+
+    def note_journal_time(self, time: datetime) -> None:
+        """Call inside ``index.write``."""
+        last, at = self.setting(_JOURNAL), int(time.timestamp() * 1_000_000)
+        if not isinstance(last, int) or last < at:
+            self.put_setting(_JOURNAL, at)
 
     def setting(self, name: str) -> object | None:
         model = self.index.models.Setting

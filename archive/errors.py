@@ -109,13 +109,18 @@ class TransactionInUse(ArchiveError):
 
 
 class Gone(ArchiveError):
-    """It was here and was deleted (410); shown only to who could have seen it."""
+    """It was here and was deleted (410); shown only to who could have seen it. ``pointer``:
+    study, series and instance of what tells why, a rejection note."""
 
     reason = Reason.NO_SUCH_SOP_INSTANCE
 
-    def __init__(self, sop_instance_uid: str) -> None:
-        super().__init__(f"{sop_instance_uid} was deleted")
-        self.sop_instance_uid = sop_instance_uid
+    pointer: tuple[str, str, str] | None = None
+
+    def __init__(
+        self, sop_instance_uid: str, why: str = "", pointer: tuple[str, str, str] | None = None
+    ) -> None:
+        super().__init__(f"{sop_instance_uid} was {f'rejected: {why}' if why else 'deleted'}")
+        self.sop_instance_uid, self.pointer = sop_instance_uid, pointer
 
 
 class TransactionExpired(Gone):

@@ -308,7 +308,14 @@ def has_blob(core: Core, record: str, sop: str, position: int, digest: bytes) ->
 
 
 def remove_instance(
-    core: Core, row: Row, *, tombstone: bool, time: datetime, reason: str = "", keep: bool = False
+    core: Core,
+    row: Row,
+    *,
+    tombstone: bool,
+    time: datetime,
+    reason: str = "",
+    keep: bool = False,
+    pointer: str = "",
 ) -> None:
     """Take an instance out of the index; its blobs are condemned if nobody else keeps
     them (with ``keep`` the tombstone does), its study and series go with their last
@@ -323,6 +330,7 @@ def remove_instance(
             sop_instance_uid=row.sop_instance_uid,
             protocol_study_id=study.protocol_study,
             sensitivity=study.sensitivity,
+            pointer=pointer,
             reason=reason,
             time=microseconds(time),
         )

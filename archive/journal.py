@@ -80,6 +80,7 @@ class Entry:
     revisions: tuple[Revision, ...] = ()
     moves: tuple[Move, ...] = ()
     objects: tuple[KeptObject, ...] = ()
+    pointer: str = ""  # SOP Instance UID of what tells more: the note of a rejection
 
     @property
     def version(self) -> int:
@@ -109,11 +110,12 @@ def new_entry(
     revisions: Sequence[Revision] = (),
     moves: Sequence[Move] = (),
     objects: Sequence[KeptObject] = (),
+    pointer: str = "",
     time: datetime,
 ) -> Entry:
     return Entry(
         action, actor, reason, time, uuid.uuid4().hex, tuple(targets), tuple(revisions), tuple(moves),
-        tuple(objects),
+        tuple(objects), pointer,
     )  # fmt: skip
 
 
@@ -158,6 +160,8 @@ def encode_entry(entry: Entry) -> bytes:
             }
             for m in entry.moves
         ]
+    if entry.pointer:
+        value["pointer"] = entry.pointer
     if entry.objects:
         value["objects"] = [
             {
@@ -210,6 +214,7 @@ def decode_entry(key: str, data: bytes) -> Entry:
                 KeptObject(o["category"], o["sop_class_uid"], o["sop_instance_uid"], _ref(o["blob"]))
                 for o in value.get("objects", [])
             ),
+            pointer=str(value.get("pointer", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"a broken journal entry: {type(error).__name__}") from error

@@ -18,7 +18,7 @@ from archive.access import Action, Principal, Scope
 from archive.audit import INSTANCES_ACCESSED, STUDY_DELETED, AuditRecord
 from archive.availability import note_deleted
 from archive.core import Core
-from archive.errors import BadQuery, Busy, Gone, Held, NoSuchInstance, NoSuchSeries, NoSuchStudy
+from archive.errors import BadQuery, Busy, Held, NoSuchInstance, NoSuchSeries, NoSuchStudy
 from archive.indexing import add_revision, execute, remove_instance, took_effect
 from archive.ingest import put_blob
 from archive.journal import REJECT, Entry, Revision, Target, encode_entry, new_entry
@@ -29,7 +29,7 @@ from archive.part10.stream import Part10Stream
 from archive.prepare import Described, describe_header
 from archive.record import BlobRef
 from archive.retrieve import bulk_values
-from archive.rows import Row, is_tombstoned, live_siblings, rows_below
+from archive.rows import Row, gone_for, live_siblings, rows_below
 
 IMPLEMENTATION_VERSION = "COVERSLIP_1"
 UTF_8 = "ISO_IR 192"
@@ -86,8 +86,8 @@ def named(core: Core, study: str, series: str, sop: str, scope: Scope) -> list[R
     below = (row for page in rows_below(core, study, series, scope) for row in page)
     rows = [row for row in below if not sop or row.sop_instance_uid == sop]
     if not rows:
-        if is_tombstoned(core, study, series, sop, scope):
-            raise Gone(sop or series or study)
+        if (gone := gone_for(core, study, series, sop, scope)) is not None:
+            raise gone
         raise NoSuchInstance(sop) if sop else NoSuchSeries(series) if series else NoSuchStudy(study)
     return rows
 
@@ -113,21 +113,25 @@ def remove(
     study: str = "",
     series: str = "",
     sop: str = "",
+    pointer: str = "",
 ) -> None:
     """Take instances out for every door, by a journal entry ``delete``, or ``reject``, which
-    keeps their blobs. ``study``, ``series``, ``sop``: what was named, for the trail."""
-    now = core.clock()
+    keeps their blobs. ``study``, ``series``, ``sop``: what was named, for the trail;
+    ``pointer``: the SOP Instance UID of what tells why."""
+    now = core.journal_time()
     entry = new_entry(
         action,
         principal.actor,
         reason,
         targets=[Target(r.record_key, r.sop_instance_uid) for r in rows],
+        pointer=pointer,
         time=now,
     )
+    keep = action == REJECT
 
     def commit() -> None:
         for row in rows:
-            remove_instance(core, row, tombstone=True, reason=reason, time=now, keep=action == REJECT)
+            remove_instance(core, row, tombstone=True, reason=reason, time=now, keep=keep, pointer=pointer)
             core.add_change("deleted", row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid)
         note_deleted(core, rows)
         core.add_audit(
@@ -221,8 +225,13 @@ def journalled(core: Core, entry: Entry, commit: Callable[[], None]) -> None:
     """The entry, durable; then its effect. Killed in between, ``recover`` completes it;
     refused, the entry is taken back."""
     core.storage.put_bytes(entry.key, encode_entry(entry))
+
+    def noted() -> None:
+        commit()
+        core.note_journal_time(entry.time)
+
     try:
-        core.index.write(commit)
+        core.index.write(noted)
     except Exception:
         # Whatever it is. A connection may be lost after the commit: only what had no effect is taken back.
         if not took_effect(core, entry):

@@ -39,7 +39,7 @@ from archive.index.matching import Kind, Match
 from archive.ingest import put_blob
 from archive.journal import FORGET, KEEP, KeptObject, new_entry
 from archive.lifecycle import journalled
-from archive.non_patient_classes import CATEGORIES, CATEGORY_OF, INVENTORIES, RETURNED
+from archive.non_patient_classes import CATEGORIES, CATEGORY_OF, RETURNED
 from archive.non_patient_index import MAX_BYTES, Described, NonPatientInstance
 from archive.part10.errors import Part10Error, UnknownTransferSyntax
 from archive.part10.json_model import to_json
@@ -173,7 +173,7 @@ def _store(
         core.index.write(lambda: core.add_audit(record))
         return Stored("", "", uid, kept.sop_class_uid, Outcome.ALREADY)
     put_blob(core, kept.blob, data)
-    now = core.clock()
+    now = core.journal_time()
     entry = new_entry(KEEP, principal.actor, "stored", objects=[kept], time=now)
 
     def commit() -> None:
@@ -200,15 +200,11 @@ def _known(core: Core, kept: KeptObject, described: Described) -> bool:
     return True
 
 
-def _sees(scope: Scope, category: str) -> bool:
-    return scope.is_everything or (scope != NOTHING and category != INVENTORIES)
-
-
 def get(core: Core, category: str, sop: str, *, principal: Principal, scope: Scope) -> NonPatientInstance:
     """See ``Archive.non_patient``."""
     core.check(principal, Action.READ)
     found = rows.instance_of(core, sop)
-    if found is None or found.category != category or not _sees(scope, category):
+    if found is None or found.category != category or not rows.sees(scope, category):
         raise NoSuchInstance(sop)
     return found
 
@@ -245,7 +241,7 @@ def find(core: Core, query: NonPatientQuery, *, principal: Principal, scope: Sco
     core.check(principal, Action.SEARCH)
     keys = ",".join(sorted({match.path for match in query.matches}))
     core.access.note("query", principal, "", "", 1, f"{query.category}:{keys}")
-    if not _sees(scope, query.category) or query.category not in CATEGORIES:
+    if not rows.sees(scope, query.category) or query.category not in CATEGORIES:
         return Page([], 0)
     sql = Sql(core.index.dialect)
     sql.add("n.category = ?", query.category)
@@ -312,9 +308,9 @@ def delete(core: Core, category: str, sop: str, *, reason: str, principal: Princ
     """See ``Archive.delete_non_patient``."""
     core.check(principal, Action.DELETE)
     found = rows.instance_of(core, sop)
-    if found is None or found.category != category or not _sees(scope, category):
+    if found is None or found.category != category or not rows.sees(scope, category):
         raise NoSuchInstance(sop)
-    now = core.clock()
+    now = core.journal_time()
     entry = new_entry(FORGET, principal.actor, reason, objects=[rows.kept_of(found)], time=now)
     detail: dict[str, object] = {"category": category, "reason": reason}
 

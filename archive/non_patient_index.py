@@ -14,12 +14,14 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from archive.access import NOTHING, Scope
 from archive.core import Core
 from archive.errors import Damaged
 from archive.index import attributes
 from archive.index.attributes import MATCHED_VRS, AttributeRow
 from archive.indexing import execute, refer, release
 from archive.journal import KeptObject
+from archive.non_patient_classes import INVENTORIES
 from archive.part10.bulk import BulkValue
 from archive.part10.digest import content_digest
 from archive.part10.errors import Part10Error
@@ -64,6 +66,11 @@ class Described:
     content_digest: bytes
     summary: bytes
     keys: tuple[AttributeRow, ...]
+
+
+def sees(scope: Scope, category: str) -> bool:
+    """Whether a scope sees a category: one that sees nothing sees none of them."""
+    return scope.is_everything or (scope != NOTHING and category != INVENTORIES)
 
 
 def describe(scanned: ScannedFile, data: bytes) -> Described:

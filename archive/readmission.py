@@ -40,7 +40,7 @@ def readmit(
     if not targets:
         # As for every verb, hidden looks like absent; so does what was not rejected.
         raise NoSuchInstance(sop) if sop else NoSuchSeries(series) if series else NoSuchStudy(study)
-    entry = new_entry(READMIT, principal.actor, reason, targets=targets, time=core.clock())
+    entry = new_entry(READMIT, principal.actor, reason, targets=targets, time=core.journal_time())
     detail: dict[str, object] = {"readmitted": len(targets), "reason": reason}
     record = AuditRecord(INSTANCES_ACCESSED, "U", principal, 0, study, sop, detail)
     prepared = [_Returning(core, journal, key, sops) for key, sops in _by_record(targets).items()]

@@ -188,6 +188,7 @@ def apply_entry(core: Core, entry: Entry, journal: Journal) -> bool:
                 time=entry.time,
                 reason=entry.reason,
                 keep=entry.action == REJECT,
+                pointer=entry.pointer,
             )
             if entry.action in TOMBSTONED:
                 core.add_change(
@@ -282,7 +283,11 @@ def rebuild(core: Core, principal: Principal) -> int:
         if not finding.repaired:
             log.error("%s: %s", finding.subject, finding.detail)
 
+    latest = max((entry.time for entry in journal.entries), default=None)
+
     def end() -> None:
+        if latest is not None:
+            core.note_journal_time(latest)
         execute(
             core,
             "UPDATE blob SET state = 'condemned', condemned_at = ? WHERE state = 'live' "
@@ -326,6 +331,7 @@ def _tombstone(core: Core, item: RecordedInstance, entry: Entry, kept: Iterable[
         study_instance_uid=item.study_instance_uid,
         series_instance_uid=item.series_instance_uid,
         sop_instance_uid=item.sop_instance_uid,
+        pointer=entry.pointer,
         reason=entry.reason,
         time=microseconds(entry.time),
     )

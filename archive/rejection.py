@@ -52,7 +52,8 @@ def store_file(
     for note, rows in found:
         if rows:
             action = "delete" if note.code == EXPIRED else REJECT
-            lifecycle.remove(core, rows, action, reason=note.reason, principal=principal)
+            pointer = stored.sop_instance_uid
+            lifecycle.remove(core, rows, action, reason=note.reason, principal=principal, pointer=pointer)
     return stored
 
 

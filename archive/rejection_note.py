@@ -2,9 +2,10 @@
 """Rejection notes as we write them: Key Object Selection Documents (PS3.3 A.35.4, PS3.16
 TID 2010, IHE RAD TF-2 4.66) in the study of what they reject."""
 
+import re
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
@@ -20,7 +21,7 @@ _UTF_8 = "ISO_IR 192"
 _GROUPS = {0x0010, 0x0012}
 _OF_STUDY = (
     "StudyInstanceUID", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
-    "IssuerOfAccessionNumberSequence", "StudyDescription",
+    "IssuerOfAccessionNumberSequence", "StudyDescription", "TimezoneOffsetFromUTC",
 )  # fmt: skip
 _EMPTY = (  # of type 2
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
@@ -47,9 +48,9 @@ def write_note(
     note.SeriesNumber, note.InstanceNumber = 1, 1
     note.SeriesDescription = "Rejection Note"
     note.Manufacturer, note.ManufacturerModelName = "Coverslip", "Coverslip"
+    time = time.astimezone(_zone(note))
     note.InstanceCreationDate = note.ContentDate = time.strftime("%Y%m%d")
     note.InstanceCreationTime = note.ContentTime = time.strftime("%H%M%S.%f")
-    note.TimezoneOffsetFromUTC = "+0000"
     note.CurrentRequestedProcedureEvidenceSequence = Items([_evidence(rows)])
     note.ValueType, note.ContinuityOfContent = "CONTAINER", "SEPARATE"
     note.ConceptNameCodeSequence = Items([_code(code, CODES[code])])
@@ -59,6 +60,15 @@ def write_note(
     content = [_description(reason)] if reason else []
     note.ContentSequence = Items([*content, *map(_reference, rows)])
     return encode_header(note, _EXPLICIT_LITTLE_ENDIAN, implementation_version=implementation)
+
+
+def _zone(dataset: Dataset) -> timezone | None:
+    """What times of the study are in; None, this machine's, where it does not say."""
+    found = re.fullmatch(r"([+-])([01][0-9])([0-5][0-9])", str(dataset.get("TimezoneOffsetFromUTC") or ""))
+    if found is None:
+        return None
+    offset = timedelta(hours=int(found[2]), minutes=int(found[3]))
+    return timezone(-offset if found[1] == "-" else offset)
 
 
 def _new_uid() -> str:

@@ -27,7 +27,6 @@ from archive.errors import (
     CannotDecode,
     CannotTranscode,
     Damaged,
-    Gone,
     NoSuchBulkData,
     NoSuchFrame,
     NoSuchInstance,
@@ -42,7 +41,7 @@ from archive.part10.frame_table import FrameTable, Range, Segment
 from archive.part10.stream import Part10Stream
 from archive.part10.syntaxes import NATIVE
 from archive.preamble import served
-from archive.rows import Row, changed_since, find_row, is_tombstoned, last_change, rows_below, visible
+from archive.rows import Row, changed_since, find_row, gone_for, last_change, rows_below, visible
 from archive.stored_frames import StoredFrames
 from archive.values import ByteStream, Instance, PixelDescription
 
@@ -173,8 +172,8 @@ class Retriever:
                 and self._sees(handle, scope)
             ):
                 return StoredFrames(core, handle, principal)
-        elif is_tombstoned(core, study, series, sop, scope):
-            raise Gone(sop)
+        elif (gone := gone_for(core, study, series, sop, scope)) is not None:
+            raise gone
         raise NoSuchInstance(sop)
 
     def stored_frames_now(
@@ -216,8 +215,8 @@ class Retriever:
         pages = rows_below(core, study, series, scope)
         first = next(pages, [])
         if not first:
-            if is_tombstoned(core, study, series, "", scope):
-                raise Gone(series or study)
+            if (gone := gone_for(core, study, series, "", scope)) is not None:
+                raise gone
             raise NoSuchSeries(series) if series else NoSuchStudy(study)
 
         def walk() -> Iterator[Instance]:

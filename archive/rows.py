@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from archive.access import Scope
 from archive.core import Core
+from archive.errors import Gone
 from archive.index import attributes
 from archive.part10.bulk import BulkValue
 from archive.record import BlobRef, Section, blob_key
@@ -306,6 +307,25 @@ def is_tombstoned(core: Core, study: str, series: str, sop: str, scope: Scope) -
         if sop:
             query = query.where(stone.sop_instance_uid == sop)
         return bool(query.exists())
+
+
+def gone_for(core: Core, study: str, series: str, sop: str, scope: Scope) -> Gone | None:
+    """The refusal of what was deleted (:func:`is_tombstoned`), with what tells why while that
+    is here; None for what never was."""
+    if not is_tombstoned(core, study, series, sop, scope):
+        return None
+    named, stone = sop or series or study, core.index.models.Tombstone
+    if not sop:
+        return Gone(named)
+    with core.index.read():
+        stone = stone.select(stone.pointer, stone.reason).where(stone.sop_instance_uid == sop).first()
+    if stone is None or not stone.pointer:
+        return Gone(named)
+    row = find_row(core, stone.pointer)
+    if row is None:
+        return Gone(named, stone.reason)
+    pointer = (row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid)
+    return Gone(named, stone.reason, pointer)
 
 
 def last_change(core: Core) -> int:

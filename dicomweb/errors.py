@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import ClassVar
 
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from archive.errors import (
@@ -33,6 +33,7 @@ from archive.errors import (
     TransactionInUse,
     Unreadable,
 )
+from dicomweb import urls
 from dicomweb.media import MixedMediaTypes, NotAcceptable
 from dicomweb.multipart import MultipartError
 from dicomweb.qido_parameters import BadParameter
@@ -144,8 +145,9 @@ def status_of(error: Exception) -> int:
     return 500
 
 
-def refusal(error: Exception, request_id: str) -> Refusal:
-    """The answer to an exception; anything unforeseen is logged here with its trace."""
+def refusal(error: Exception, request_id: str, base: str = "") -> Refusal:
+    """The answer to an exception; anything unforeseen is logged here with its trace.
+    ``base``: what makes a path a URL (``urls.base_url``)."""
     status = status_of(error)
     known = isinstance(error, (ArchiveError, RequestRefused, *STATUS_OF_CLASS))
     if status >= 500:
@@ -162,6 +164,10 @@ def refusal(error: Exception, request_id: str) -> Refusal:
         "message": str(error) if known and str(error) else HTTPStatus(status).phrase,
         "request_id": request_id,
     }
+    if isinstance(error, Gone) and error.pointer is not None:
+        place = base + urls.instance_path(*error.pointer)
+        headers["Link"] = f'<{place}>; rel="describedby"'
+        detail["describedby"] = place
     if isinstance(error, ArchiveError):
         detail["reason"] = f"{error.reason:04X}"
     return Refusal(status, json.dumps({"error": detail}).encode(), headers)
@@ -171,7 +177,10 @@ def install(app: Flask) -> None:
     """Every error of ``app``, routing included, leaves in the one shape."""
 
     def answer(error: Exception) -> Response:
-        made = refusal(error, g.get("request_id", ""))
+        base = ""
+        if isinstance(error, Gone):
+            base = urls.base_url(request.environ, app.extensions["coverslip"].settings)
+        made = refusal(error, g.get("request_id", ""), base)
         return Response(made.body, made.status, made.headers)
 
     def answer_routing(error: HTTPException) -> Response:

@@ -203,7 +203,7 @@ class Worker:
             message = f"{message}; {'; '.join(again)}"[:_MESSAGE_CHARACTERS]
         if task.identity:
             self._archive.note_watched(task.folder, task.identity, outcome=STORED, digest=taken.digest)
-        made = {(one.study_instance_uid, one.series_instance_uid) for one in taken.stored}
+        made = {(one.study_instance_uid, one.series_instance_uid) for one in taken.stored} - {("", "")}
         for study, series in sorted(made):
             self._archive.enqueue(
                 DERIVATIVES, {"study": study, "series": series},

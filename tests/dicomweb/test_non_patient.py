@@ -296,6 +296,24 @@ def test_every_door_leaves_a_trace(client, archive):
     assert events == [("110104", "C"), ("110103", "D")]
 
 
+def test_safekeeping_of_one_is_promised_after_it_was_read(client, archive, tmp_path):
+    put(client, PALETTES, written(palette()))
+    put(client, PROTOCOLS, written(hanging_protocol()))
+    names = [(PALETTE, f"{ROOT}.1"), (PALETTE, f"{ROOT}.2"), (HANGING, f"{ROOT}.9")]
+    archive.request_commitment("2.25.1", names, **ASK)
+    assert archive.run_commitment("2.25.1") == (3, 2)
+    found = archive.commitment("2.25.1", **ASK)
+    assert found.committed == (names[0],)
+    assert [reason for *_, reason in found.failed] == [0x0119, 0x0112]
+    for blob in (tmp_path / "data" / "store" / "blob").rglob("*"):
+        if blob.is_file():
+            blob.chmod(0o600)
+            blob.write_bytes(blob.read_bytes().replace(b"HOT_IRON", b"HOT_IRAN"))
+    archive.request_commitment("2.25.2", names[:1], **ASK)
+    assert archive.run_commitment("2.25.2") == (1, 1)
+    assert archive.commitment("2.25.2", **ASK).failed == ((*names[0], 0x0110),)
+
+
 class Some(OpenPolicy):
     """Sees studies of some patients; may not delete."""
 

@@ -2,12 +2,14 @@
 """Rejection notes of our own, and taking a rejection back."""
 
 import io
+from datetime import timedelta
 
 import pytest
 from pydicom import dcmread
 
 from archive.access import EVERYTHING, NOTHING, Action, OpenPolicy, Principal
 from archive.errors import BadQuery, Gone, NoSuchStudy, NotAllowed, RejectionRefused
+from archive.index.attributes import study_columns
 from archive.values import NewInstance, NewOriginal, NewSlide, Sender
 from dicomweb.app import create_app
 from dicomweb.settings import WebSettings
@@ -47,6 +49,7 @@ def test_a_note_of_ours_says_who_what_and_why_and_takes_it_out(client, archive):
     assert client.get(f"{LABEL}/metadata", headers=JSON).status_code == 200
     made, patient = note_of(client, stored), samples.header(1)
     assert (made.PatientID, made.PatientName, made.Modality) == (patient.PatientID, patient.PatientName, "KO")
+    assert study_columns(made) == study_columns(patient)
     title = made.ConceptNameCodeSequence[0]
     assert (title.CodeValue, title.CodingSchemeDesignator) == ("113037", "DCM")
     (study,) = made.CurrentRequestedProcedureEvidenceSequence
@@ -54,6 +57,26 @@ def test_a_note_of_ours_says_who_what_and_why_and_takes_it_out(client, archive):
     assert [item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence] == [FIRST]
     assert [item.get("TextValue") for item in made.ContentSequence] == ["focus lost", None]
     assert store(client, samples.volume()).status_code == 409
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_410_says_why_and_where_the_note_is(client, archive, rebuilt):
+    store(client, samples.volume(), samples.label())
+    stored, _ = reject(archive, SERIES, FIRST)
+    if rebuilt:
+        archive.reindex(**ASK)
+    for resource in (LEVEL, f"{LEVEL}/metadata"):
+        gone = client.get(resource, headers=ANY)
+        error = gone.get_json(force=True)["error"]
+        assert (gone.status_code, error["message"]) == (
+            410, f"{FIRST} was rejected: 113001 Rejected for Quality Reasons",
+        )  # fmt: skip
+        assert gone.headers["Link"] == f'<{error["describedby"]}>; rel="describedby"'
+        there = client.get(error["describedby"], headers={"Accept": "application/dicom"})
+        assert dcmread(io.BytesIO(there.get_data())).SOPInstanceUID == stored.sop_instance_uid
+    archive.delete(STUDY, stored.series_instance_uid, reason="r", **ASK)
+    gone = client.get(LEVEL, headers=ANY)
+    assert (gone.status_code, "Link" in gone.headers) == (410, False)
 
 
 def test_a_rejected_study_keeps_its_notes_and_nothing_else(client, archive):
@@ -160,6 +183,20 @@ def test_what_was_deleted_does_not_come_back(client, archive):
     archive.delete(STUDY, reason="r", **ASK)
     with pytest.raises(NoSuchStudy):
         readmit(archive)
+
+
+def test_a_clock_that_was_set_back_does_not_turn_the_order_round(client, archive):
+    store(client, samples.volume())
+    core = archive._core
+    clock, steps = core.clock, iter(range(1, 100))
+    core.clock = lambda: clock() - timedelta(minutes=next(steps))
+    for _ in range(3):
+        reject(archive)
+        archive.reindex(**ASK)
+        assert frame(client)[0] == 410
+        readmit(archive)
+        archive.reindex(**ASK)
+        assert frame(client)[0] == 200
 
 
 def test_rejecting_and_taking_back_leave_traces(client, archive):
