@@ -56,11 +56,14 @@ def on_c_move(request: Request, ae_title: str, destinations: Destinations) -> No
         return
     if destination is None or is_here(destination, _port(request)):
         log.warning("C-MOVE of %s to %r refused", request.principal.actor, title)
+        with contextlib.suppress(ArchiveError):  # the peer is told in any case
+            request.archive.refused("C-MOVE to nobody", principal=request.principal, scope=request.scope)
         request.respond(DESTINATION_UNKNOWN, ErrorComment="no destination of that AE title")
         return
     with suboperations(request, title) as found:
         if found is not None:
-            _send(request, found, destination, ae_title)
+            with found.told_meanwhile():
+                _send(request, found, destination, ae_title)
             if request.alive:
                 found.answer()
 
@@ -125,6 +128,8 @@ def _send(request: Request, found: Suboperations, destination: Destination, ae_t
             found.fail(courier.current)
         except DeliveryError as error:
             log.warning("C-MOVE of %s: %s", request.principal.actor, error)
+            if request.cancelled:
+                return
             breaks = breaks + 1 if len(found.left) == before else 1
             if courier.current is not None:
                 uid = courier.current.sop_instance_uid

@@ -2,6 +2,7 @@
 """What C-MOVE and C-GET have in common: sub-operations, counted and told (PS3.4 C.4.2, C.4.3)."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,6 +56,7 @@ class Suboperations:
         self._completed = self._warning = 0
         self._failed: list[str] = []
         self._told = time.monotonic()
+        self._telling = threading.Lock()
 
     def prepare(self, one: Reference, contexts: Contexts) -> tuple[int, Iterator[bytes | memoryview]] | None:
         """The context, and the data set with its first bytes read already; None, counted as
@@ -108,10 +110,29 @@ class Suboperations:
             self.fail(one)
 
     def tell(self) -> None:
-        """A pending response, once a second."""
-        if time.monotonic() - self._told >= _PENDING_S and self._request.alive:
-            self._told = time.monotonic()
-            self._request.respond(PENDING, None, **self._counts(), **self._remaining())
+        """A pending response, once a second. From any thread, until :meth:`answer`."""
+        with self._telling:
+            if time.monotonic() - self._told >= _PENDING_S and self._request.alive:
+                self._told = time.monotonic()
+                self._request.respond(PENDING, None, **self._counts(), **self._remaining())
+
+    @contextmanager
+    def told_meanwhile(self) -> Iterator[None]:
+        """Pending responses even while a destination takes its time to answer: requestors
+        give up on who is silent."""
+        ended = threading.Event()
+
+        def run() -> None:
+            while not ended.wait(_PENDING_S):
+                self.tell()
+
+        teller = threading.Thread(target=run, name="dimse-pending", daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            teller.join()
 
     def answer(self) -> None:
         """The final response."""

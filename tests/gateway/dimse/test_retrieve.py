@@ -76,6 +76,7 @@ def keys(level: str = "STUDY", **values: object) -> Dataset:
 def moved(
     scp: Scp, destination: str = "PEER", identifier: Dataset | None = None, *, sop_class: str = StudyMove,
     meanwhile: Callable[[Any], None] = lambda association: None,
+    on_status: Callable[[int], None] = lambda status: None,
 ) -> tuple[list[Dataset], Dataset | None]:  # fmt: skip
     """The statuses of one C-MOVE, and the last one's identifier."""
     entity = AE("MOVER")
@@ -90,6 +91,7 @@ def moved(
     for status, found in answers:
         statuses.append(status)
         last = found
+        on_status(status.Status)
     helper.join()
     association.release()
     return statuses, last
@@ -169,9 +171,15 @@ def test_a_patient_is_moved_by_identifier(scp: Scp, known: dict[str, Destination
     assert counts(statuses[-1]) == (3, 0, 0)
 
 
-def test_only_configured_destinations_are_called(scp: Scp, known: dict[str, Destination]) -> None:
+def test_only_configured_destinations_are_called(
+    scp: Scp, archive: Archive, known: dict[str, Destination]
+) -> None:
     ((status,), _) = moved(scp, "NOBODY")
     assert status.Status == 0xA801
+    index = archive._core.index
+    with index.read():
+        (event,) = index.models.AuditEvent.select().where(index.models.AuditEvent.code == "110113")
+    assert (event.actor, event.address) == ("MOVER", "127.0.0.1")
     known[AE_TITLE] = Destination(AE_TITLE, "127.0.0.1", 4)
     assert moved(scp, AE_TITLE)[0][-1].Status == 0xA801
     for host in ("127.0.0.1", "localhost"):  # another title for ourselves
@@ -326,7 +334,28 @@ def test_a_damaged_instance_fails_alone(
     assert identifier.FailedSOPInstanceUIDList == SOPS[0]
 
 
-def test_a_slow_destination_is_waited_for_while_the_peer_is_told(
+def test_the_peer_is_told_while_a_destination_takes_its_time_to_answer(
+    scp: Scp, known: dict[str, Destination], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieval, "_PENDING_S", 0.05)
+    told = threading.Event()
+
+    def script(dialogue: Dialogue) -> None:
+        dialogue.read_request()
+        dialogue.accept()
+        number, command = dialogue.read_command()
+        dialogue.read_data()
+        assert told.wait(20)
+        dialogue.respond(number, command)
+        dialogue.serve()
+
+    with scripted(script) as (known["PEER"], _):
+        statuses, _ = moved(scp, on_status=lambda status: told.set())
+    assert statuses[0].NumberOfRemainingSuboperations == 3
+    assert counts(statuses[-1]) == (3, 0, 0)
+
+
+def test_pending_responses_have_numbers_that_add_up(
     scp: Scp, known: dict[str, Destination], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retrieval, "_PENDING_S", 0.0)

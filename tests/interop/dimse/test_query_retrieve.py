@@ -320,6 +320,35 @@ def test_a_receiver_that_aborts_amid_or_after_a_store_fails_the_move_and_not_the
     run("echoscu", scp.port)
 
 
+def test_what_was_moved_to_dcmqrscp_can_be_asked_for_there(
+    scp: Scp, stored: list[Stored], places: dict[str, Destination], tmp_path: Path
+) -> None:
+    port, folder = free_port(), tmp_path / "qr"
+    folder.mkdir()
+    config = tmp_path / "dcmqrscp.cfg"
+    config.write_text(
+        f"NetworkTCPPort = {port}\nMaxPDUSize = 131072\nMaxAssociations = 16\nHostTable BEGIN\n"
+        "HostTable END\nVendorTable BEGIN\nVendorTable END\nAETable BEGIN\n"
+        f"OTHER {folder} RW (200, 1024mb) ANY\nAETable END\n"
+    )
+    process = subprocess.Popen(
+        [require_tool("dcmqrscp"), "-c", str(config), "+xy"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for(port)
+        places["OTHER"] = Destination("OTHER", "127.0.0.1", port)
+        run("movescu", scp.port, "-S", "-aem", "OTHER",
+            *keys(QueryRetrieveLevel="STUDY", StudyInstanceUID=STUDY))  # fmt: skip
+        asked = keys(QueryRetrieveLevel="SERIES", StudyInstanceUID=STUDY, SeriesInstanceUID="")
+        said = run("findscu", port, "-S", "-aec", "OTHER", *asked)
+    finally:
+        process.terminate()
+        process.wait(20)
+    for one in of_study(stored, STUDY):
+        assert one.series_instance_uid in said
+
+
 def test_hidden_studies_are_not_moved(scp: Scp, places: dict[str, Destination], tmp_path: Path) -> None:
     folder = tmp_path / "received"
     with receiver(folder, "+xa") as port:
