@@ -21,8 +21,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from gunicorn.http.body import Body, LengthReader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from gateway import quick_request
@@ -32,6 +33,7 @@ from gateway.settings_check import plain_address
 from gateway.stalling_pool import StallingPool
 
 HEAD_BYTES = 64 << 10
+RECEIVE_BYTES = 256 << 10
 HEAD_END = b"\r\n\r\n"
 PATIENCE_MS = 20  # a wait that is shorter is not worth another thread
 LINGER_MS = 2  # how long a thread waits for its client's next request
@@ -83,6 +85,38 @@ class ClientSocket(socket.socket):
         with self.pool.stalled():
             if not poll.poll(limit_s * 1000):
                 raise ConnectionResetError(errno.ECONNRESET, "the peer is too slow")
+
+
+class SizedBody(Body):  # type: ignore[misc]
+    """A body with a Content-Length, from the socket to the application with one copy.
+
+    gunicorn's keeps what it reads ahead in buffers that it copies anew for each read.
+    """
+
+    def read(self, size: int | None = None) -> bytes:
+        if self.buf.tell():  # left over by ``readline``
+            data: bytes = super().read(size)
+            return data
+        reader = self.reader
+        missing = min(self.getsize(size), reader.length)
+        held = reader.unreader.take_buffered()
+        if len(held) > missing:
+            reader.unreader.unread(held[missing:])
+        parts = [held[:missing]]
+        missing -= len(parts[0])
+        reader.length -= len(parts[0])
+        while missing:
+            try:
+                received = reader.unreader.sock.recv(min(missing, RECEIVE_BYTES))
+            except OSError:
+                self.failed = True
+                raise
+            if not received:
+                break
+            parts.append(received)
+            missing -= len(received)
+            reader.length -= len(received)
+        return b"".join(parts)
 
 
 class Connection(TConn):  # type: ignore[misc]
@@ -292,6 +326,11 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         if not keep:
             conn.close(graceful=True)
         self.method_queue.defer(self.finish_request, conn, keep)
+
+    def handle_request(self, req: Any, conn: Connection) -> bool:
+        if req.body is not None and type(req.body.reader) is LengthReader:
+            req.body = SizedBody(req.body.reader)
+        return bool(super().handle_request(req, conn))
 
     def _next_head_is_here(self, conn: Connection) -> bool:
         """Whether a whole head comes within moments, and nobody waits for a thread: then

@@ -13,7 +13,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from gunicorn.http.body import LengthReader
+from gunicorn.http.unreader import SocketUnreader
 
+from gateway.web_worker import SizedBody
 from tests.gateway.toy_server import BIG_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +109,57 @@ def test_requests_sent_at_once_are_answered_in_order(address: Address) -> None:
         b"5",
         b"hello",
     ]
+
+
+class Source:
+    """A socket that gives ``data`` in pieces of up to ``piece`` bytes."""
+
+    def __init__(self, data: bytes, piece: int) -> None:
+        self.data, self.piece = data, piece
+
+    def recv(self, size: int) -> bytes:
+        size = min(size, self.piece)
+        found, self.data = self.data[:size], self.data[size:]
+        return found
+
+
+@pytest.mark.parametrize("held", [0, 3, 20])
+@pytest.mark.parametrize("sizes", [[1, 2, 3, 10], [None], [-1], [100], [0, 4, 4, 4]])
+def test_a_body_is_read_to_its_length_and_what_follows_is_left(held: int, sizes: list[int | None]) -> None:
+    data = b"0123\n56789" + b"GET / HTTP"
+    for piece in (1, 4, 100):
+        source = Source(data[held:], piece)
+        unreader = SocketUnreader(source)
+        unreader.unread(data[:held])
+        body = SizedBody(LengthReader(unreader, 10))
+        assert b"".join(body.read(size) for size in sizes) + body.read() == data[:10]
+        assert body.read(5) == b""
+        assert unreader.take_buffered() + source.data == data[10:]
+
+
+def test_lines_and_bytes_of_a_body_can_be_mixed() -> None:
+    body = SizedBody(LengthReader(SocketUnreader(Source(b"ab\ncdefgh\nXX", 4)), 10))
+    assert [body.read(1), body.readline(), body.read(2), body.read(), body.read()] == [
+        b"a",
+        b"b\n",
+        b"cd",
+        b"efgh\n",
+        b"",
+    ]
+
+
+def test_a_body_that_ends_early_is_short_and_one_that_breaks_says_so() -> None:
+    body = SizedBody(LengthReader(SocketUnreader(Source(b"abc", 2)), 10))
+    assert [body.read(10), body.read(10)] == [b"abc", b""]
+
+    class Broken(Source):
+        def recv(self, size: int) -> bytes:
+            raise ConnectionResetError
+
+    body = SizedBody(LengthReader(SocketUnreader(Broken(b"", 1)), 10))
+    with pytest.raises(ConnectionResetError):
+        body.read(10)
+    assert body.failed
 
 
 def test_a_head_split_anywhere_is_understood(address: Address) -> None:
