@@ -29,9 +29,17 @@ def _started(pid: int) -> str:
         return "0"
 
 
+@cache
+def _named(pid: int) -> str:
+    return f"{_space()}-{pid}-{_started(pid)}"
+
+
+os.register_at_fork(after_in_child=_named.cache_clear)  # an ancestor's id may be used again
+
+
 def own_name() -> str:
     """A name for what this process leaves behind: space, id and start."""
-    return f"{_space()}-{os.getpid()}-{_started(os.getpid())}"
+    return _named(os.getpid())
 
 
 def is_gone(name: str) -> bool | None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The spool: files on their way in, on the store's own file system.
 
-Bytes that arrive are written here, hashed in a thread beside the writing, fsynced, and
+Bytes that arrive are written here, hashed in a thread beside the writing, and
 then *renamed* into the blob store: nothing is copied twice.
 """
 
@@ -38,7 +38,7 @@ position from where on they are to be shown again, at most their end. They are g
 
 @dataclass(frozen=True, slots=True)
 class SpoolFile:
-    """A complete, fsynced file of the spool (a ``values.StagedFile``)."""
+    """A complete file of the spool (a ``values.StagedFile``); the store makes it durable."""
 
     path: Path
     size_bytes: int
@@ -122,10 +122,9 @@ class Staging:
             start_writeback(self._fd)
 
     def finish(self) -> SpoolFile:
-        """Flush to stable storage and close; the file is then ready to be stored."""
+        """All is written: the file is ready to be stored, which will make it durable."""
         with storage_errors():
             os.ftruncate(self._fd, self.size_bytes)
-            os.fsync(self._fd)
             os.close(self._fd)
         self._fd = -1
         self._finished = True

@@ -75,7 +75,7 @@ class NewBlob:
 
 
 class StagedFile(Protocol):
-    """A file in the spool, on the store's file system, complete and fsynced."""
+    """A file in the spool, on the store's file system, complete."""
 
     @property
     def path(self) -> Path: ...

@@ -14,7 +14,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag
 
 from archive.errors import BadQuery
 from archive.index.text import (
@@ -222,9 +222,10 @@ def _tag(part: str) -> str:
 
 def _value(dataset: Dataset, tag: int) -> Any:
     """The converted value; None when absent, empty or not of its VR's form."""
+    if tag not in dataset.keys():  # noqa: SIM118 - much quicker than asking the data set
+        return None
     try:
-        element = dataset.get(Tag(tag))
-        return None if element is None else element.value
+        return dataset[BaseTag(tag)].value
     except Exception:  # noqa: BLE001 - pydicom raises what it likes on malformed values
         return None
 

@@ -86,8 +86,9 @@ class LocalStorage:
     def put_file(self, key: str, path: Path, *, sha256: bytes) -> None:
         target = self._path(key)
         try:
+            made = self._make_directories(target.parent)
             _sync_file(path)
-            self._make_directories(target.parent)
+            self._sync_entries(made)
             if self._publish(path, target):
                 return
         except OSError as error:
@@ -101,13 +102,14 @@ class LocalStorage:
     def put_bytes(self, key: str, data: bytes) -> None:
         target = self._path(key)
         try:
-            self._make_directories(target.parent)
+            made = self._make_directories(target.parent)
             part = self._new_part()
             try:
                 with open(part, "xb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
+                self._sync_entries(made)
                 if self._publish(part, target):
                     return
             finally:
@@ -193,14 +195,20 @@ class LocalStorage:
     def _new_part(self) -> Path:
         return self._incoming / f"{os.getpid()}-{secrets.token_hex(12)}"
 
-    def _make_directories(self, folder: Path) -> None:
-        """Make what is missing between the root and ``folder``, each entry durable."""
+    def _make_directories(self, folder: Path) -> list[Path]:
+        """Make what is missing between the root and ``folder``; those whose entries are
+        not durable yet, from the root on. A file system with a journal makes them so with
+        the content that is synced next, and has little left to do for each."""
         if folder in self._durable or folder == self._root:
-            return
-        self._make_directories(folder.parent)
+            return []
+        made = self._make_directories(folder.parent)
         folder.mkdir(exist_ok=True)
-        _sync_directory(folder.parent)
-        self._durable.add(folder)
+        return [*made, folder]
+
+    def _sync_entries(self, made: Sequence[Path]) -> None:
+        for folder in made:
+            _sync_directory(folder.parent)
+            self._durable.add(folder)
 
     def _publish(self, source: Path, target: Path) -> bool:
         """Give a durable file its name, durably. False when the name is taken."""

@@ -146,9 +146,8 @@ def test_a_name_is_given_only_to_what_is_durable_and_then_made_durable(
     store.put_file("blob/ab/x", spooled(tmp_path, b"x"), sha256=sha256(b"x"))
 
     assert done == [
-        "fsync spooled",
-        "mkdir store/blob", "fsync store",
-        "mkdir store/blob/ab", "fsync store/blob",
+        "mkdir store/blob", "mkdir store/blob/ab",
+        "fsync spooled", "fsync store", "fsync store/blob",
         "link store/blob/ab/x", "fsync store/blob/ab",
     ]  # fmt: skip
     assert root.is_dir()
