@@ -3,7 +3,7 @@
 while, and what the attack may cost (memory, processor time) measured from outside.
 
 As a program: ``python -m tests.attacks.besieged FOLDER SETTINGS`` serves an archive in
-FOLDER; SETTINGS is a JSON object of :class:`gateway.settings.DimseSettings`.
+FOLDER; SETTINGS is a JSON object of :class:`gateway.settings.DimseSettings`, its peers objects.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from pynetdicom import AE
 
 from archive.access import EVERYTHING, Principal
 from gateway.dimse.server import serve
-from gateway.settings import DimseSettings
+from gateway.settings import DimseSettings, Peer
 from tests.gateway.dimse.running import AE_TITLE, listen
 from tests.gateway.dimse.test_pdu import FIXED, header, item
 from tests.support.archives import open_archive
@@ -227,7 +227,7 @@ def besieged(
             alerts = index.models.AuditEvent.select().where(index.models.AuditEvent.code == "110113").count()
         assert alerts or not audited, "the attack left no trace"
         scope = {"principal": Principal("test", "cli"), "scope": EVERYTHING}
-        kept = {change.sop_instance_uid for change in archive.changes(0, 10_000, **scope)}  # type: ignore[arg-type]
+        kept = {change.sop_instance_uid for change in archive.changes(0, 1_000_000, **scope)}  # type: ignore[arg-type]
         assert set(siege.honest.stored) <= kept
     assert list((folder / "spool").iterdir()) == []
 
@@ -280,5 +280,14 @@ def main(folder: Path, settings: DimseSettings) -> None:
     archive.close()
 
 
+def read_settings(text: str) -> DimseSettings:
+    values = json.loads(text)
+    peers = [
+        {name: tuple(value) if isinstance(value, list) else value for name, value in peer.items()}
+        for peer in values.pop("peers", ())
+    ]
+    return DimseSettings(peers=tuple(Peer(**peer) for peer in peers), **values)  # type: ignore[arg-type]
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), DimseSettings(**json.loads(sys.argv[2])))
+    main(Path(sys.argv[1]), read_settings(sys.argv[2]))
