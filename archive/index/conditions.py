@@ -170,15 +170,22 @@ def _compare(sql: Sql, match: Match, columns: tuple[str, ...], *, number: str = 
 
 def _sounds(sql: Sql, match: Match, column: Column, study: str) -> None:
     """Every word asked for sounds like one of the name's; or the name matches as it is."""
-    heard, parameters = [], []
-    for value in match.sounds:
-        condition, some = _like(sql.dialect, "n.sound", value)
-        heard.append(f"SELECT n.study_id FROM name_sound n WHERE n.path = ? AND {condition}")
+    heard = ""
+    parameters: list[object] = []
+    # The longest is the rarest, mostly; the others are looked up for those that have it.
+    for value in sorted(match.sounds, key=len, reverse=True):
+        row = "m" if heard else "n"
+        condition, some = _like(sql.dialect, f"{row}.sound", value)
+        condition = f"{row}.path = ? AND {condition}"
+        if heard:
+            heard += f" AND EXISTS (SELECT 1 FROM name_sound m WHERE m.study_id = n.study_id AND {condition})"
+        else:
+            heard = f"SELECT n.study_id FROM name_sound n WHERE {condition}"
         parameters += [match.path, *some]
     literal = sql.new()
     _compare(literal, match, tuple(f"l.{name.partition('.')[2]}" for name in column.compared))
     written = f"SELECT l.id FROM study l WHERE {literal.where}"
-    found = " UNION ".join(filter(None, (" INTERSECT ".join(heard), written)))
+    found = " UNION ".join(filter(None, (heard, written)))
     sql.add(f"{study} IN ({found})", *parameters, *literal.parameters)
 
 
