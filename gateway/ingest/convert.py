@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pydicom
 
+from archive.processes import is_gone, own_name
 from archive.values import NewBlob, NewInstance, NewOriginal, NewSlide, StagedFile
 from converters.slide import Progress, SourceFile
 from converters.verify import verify_instances
@@ -107,7 +108,7 @@ def _container_identifier(made: Sequence[DicomInstance]) -> str:
 @contextlib.contextmanager
 def scratch_folder(spool: Path) -> Iterator[Path]:
     """A folder for copies of a slide's files, on the store's file system; removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}-{os.getpid()}-", dir=spool) as name:
+    with tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}-{own_name()}-", dir=spool) as name:
         yield Path(name)
 
 
@@ -124,7 +125,7 @@ def made_folder(spool: Path, digest: bytes) -> Iterator[Path]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.path.samestat(os.fstat(descriptor), folder.stat()):
                 raise BlockingIOError  # whoever had it removed it meanwhile
-        except OSError:  # somebody else converts the same slide: not into one folder
+        except OSError:  # somebody else converts the same slide, or nobody can tell: not into one folder
             with scratch_folder(spool) as own:
                 yield own
             return
@@ -139,14 +140,13 @@ def made_folder(spool: Path, digest: bytes) -> Iterator[Path]:
 def sweep_scratch(spool: Path) -> int:
     """Remove what conversions left that nobody will go on with; returns how many folders."""
     removed = 0
-    for folder in spool.glob(f"{_SCRATCH}-*-*"):
-        pid = folder.name.split("-")[1]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            removed += 1
-    for folder in spool.glob(f"{_MADE}-*"):
+    for folder in (*spool.glob(f"{_SCRATCH}-*"), *spool.glob(f"{_MADE}-*")):
+        gone = None
+        if folder.name.startswith(f"{_SCRATCH}-"):
+            gone = is_gone(folder.name.removeprefix(f"{_SCRATCH}-"))
         with contextlib.suppress(FileNotFoundError):
-            if folder.stat().st_mtime < time.time() - MADE_KEPT_S:
+            # Of a process in another container nothing is known but the age of what it left.
+            if gone or (gone is None and folder.stat().st_mtime < time.time() - MADE_KEPT_S):
                 shutil.rmtree(folder, ignore_errors=True)
                 removed += 1
     return removed
