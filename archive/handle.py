@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """An instance that is in use: its row, its open files and its frame table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from archive.access import Scope
 from archive.blobs import Blob
 from archive.errors import Damaged
 from archive.files import OpenFile
-from archive.part10.frame_table import FrameTable, Kind, Range, repack
+from archive.part10.frame_table import FrameTable, Kind, Range, Segment, repack
 from archive.rows import Row
 from archive.values import Instance, PixelDescription
 
@@ -30,7 +31,11 @@ def read_frame(handle: Handle, table: FrameTable, index: int) -> bytes:
     if table.kind is Kind.BITS:
         place, first_bit, bits = table.bits(index)
         return repack(read_range(handle, place), first_bit, bits)
-    segments = table.segments(index)
+    return read_segments(handle, table.segments(index))
+
+
+def read_segments(handle: Handle, segments: Sequence[Segment]) -> bytes:
+    """A frame of whole bytes, of its segments. Raises Damaged."""
     if len(segments) == 1:
         (only,) = segments
         return only if isinstance(only, bytes) else read_range(handle, only)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from archive.access import Principal
 from archive.errors import NoSuchFrame
 from archive.files import OpenFile
-from archive.handle import Handle, read_frame
-from archive.part10.frame_table import FrameTable, Range, read_now
+from archive.handle import Handle, read_frame, read_segments
+from archive.part10.frame_table import FrameTable, Kind, Range, read_now
 
 if TYPE_CHECKING:
     from archive.core import Core
@@ -59,17 +59,19 @@ class StoredFrames:
         self._note(1)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def lengths(self, numbers: Sequence[int]) -> list[int]:
-        """Bytes of each frame. Raises NoSuchFrame."""
-        return [self._table(number).frame_length(number - 1) for number in numbers]
-
-    def many(self, numbers: Sequence[int]) -> Iterator[bytes]:
-        """Frames in the order asked; every number is checked, and all are noted, before the
-        first is read. Raises NoSuchFrame at the call, Damaged later."""
-        tables = [self._table(number) for number in numbers]
-        self._note(len(numbers))
+    def many(self, numbers: Sequence[int]) -> tuple[list[int], Iterator[bytes]]:
+        """Bytes of each frame, and the frames in the order asked. Every number is checked, and
+        all are noted, before the first is read. Raises NoSuchFrame at the call, Damaged later."""
         handle = self._handle
-        return (read_frame(handle, table, number - 1) for table, number in zip(tables, numbers, strict=True))
+        tables = [self._table(number) for number in numbers]
+        table = tables[0]
+        self._note(len(numbers))
+        if table.kind is not Kind.DIRECT:  # of a frame there may be very many segments
+            lengths = [table.frame_length(number - 1) for number in numbers]
+            return lengths, (read_frame(handle, table, number - 1) for number in numbers)
+        found = [table.segments(number - 1) for number in numbers]
+        lengths = [sum(s.length if isinstance(s, Range) else len(s) for s in frame) for frame in found]
+        return lengths, (read_segments(handle, frame) for frame in found)
 
     def _table(self, number: int) -> FrameTable:
         table = self._handle.table

@@ -192,7 +192,7 @@ class FrameFastPath:
     ) -> Iterable[bytes]:
         """The parts in blocks, the first of them read; their headers are added to ``headers``."""
         boundary = boundary_of(frames.instance)
-        lengths = frames.lengths(numbers)
+        lengths, read = frames.many(numbers)
         head_of = self._head_maker(environ, frames, chosen)
         heads = [head_of(number, length) for number, length in zip(numbers, lengths, strict=True)]
         length = content_length(heads, lengths, boundary)
@@ -200,7 +200,7 @@ class FrameFastPath:
             ("Content-Type", chosen.multipart_content_type(boundary)),
             ("Content-Length", str(length)),
         ]
-        blocks = _blocks(heads, frames.many(numbers), closing(boundary))
+        blocks = _blocks(heads, read, closing(boundary))
         first = next(blocks)
         if len(first) == length:
             return [first]
