@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.cli.errors import CannotRead
 from gateway.cli.options import as_json
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("inspect")
 @as_json
-@click.argument("source", metavar="SRC", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path, dir_okay=False))
 def command(as_json: bool, source: Path) -> None:
     """Say what a scanner file is, and what a conversion would copy, re-encode or lose.
 
@@ -25,6 +26,8 @@ def command(as_json: bool, source: Path) -> None:
     from converters.convert import inspect
     from converters.errors import ConversionError, DamagedSlide, UnreadableSlide
 
+    if not source.exists():
+        raise CannotRead(f"{source}: no such file or folder")
     found = inspect(source)
     click.echo(found.to_json() if as_json else "\n".join(_lines(found)))
     if not found.format:

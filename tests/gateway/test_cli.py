@@ -150,7 +150,7 @@ def test_one_bad_file_gives_one_line_and_its_code(content: bytes, code: int, tmp
         (["find", "--data", "absent"], 3, "holds no archive"),
         (["ingest", "absent.svs", "--data", "new"], 38, "absent.svs"),
         (["ingest", __file__, "--data", "mistyped"], 3, "mistyped holds no archive: correct --data, or add"),
-        (["inspect", "absent.svs"], 2, "absent.svs"),
+        (["inspect", "absent.svs"], 38, "absent.svs"),
         (["restore", ".", "--data", "new"], 37, "no finished backup"),
         (["export", "1.2", "-o", "x", "--deidentify"], 2, "not part of this release"),
     ],
