@@ -57,11 +57,11 @@ def storage_errors() -> Iterator[None]:
 
 
 class _Hasher:
-    """SHA-256 in a thread of its own, at most eight chunks behind the writer."""
+    """SHA-256 in a thread of its own, at most four chunks behind the writer."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
-        self._queue: queue.Queue[bytes | memoryview | None] = queue.Queue(8)
+        self._queue: queue.Queue[bytes | memoryview | None] = queue.Queue(4)
         self._thread: threading.Thread | None = None
         self._seen = 0
 

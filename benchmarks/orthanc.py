@@ -29,6 +29,7 @@ class Orthanc:
     url: str
     pid: int
     version: str
+    dicom_port: int = 0
 
     def peak_mb(self) -> int:
         """Highest resident memory of its process."""
@@ -44,15 +45,18 @@ def missing() -> str:
 
 
 @contextlib.contextmanager
-def running_orthanc(folder: Path) -> Iterator[Orthanc]:
-    """Orthanc with an empty store in ``folder``, until the block ends."""
+def running_orthanc(folder: Path, *, dicom: bool = False) -> Iterator[Orthanc]:
+    """Orthanc with an empty store in ``folder``, until the block ends; with ``dicom`` it
+    listens for associations too, as ORTHANC."""
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as probe:
+    with socket.socket() as probe, socket.socket() as second:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        second.bind(("127.0.0.1", 0))
+        port, dicom_port = probe.getsockname()[1], second.getsockname()[1]
     settings = {
         "HttpPort": port, "HttpServerEnabled": True, "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False, "DicomServerEnabled": False, "StorageDirectory": str(folder / "db"),
+        "AuthenticationEnabled": False, "DicomServerEnabled": dicom, "DicomPort": dicom_port,
+        "DicomAlwaysAllowStore": True, "DicomCheckCalledAet": False, "StorageDirectory": str(folder / "db"),
         "IndexDirectory": str(folder / "db"), "Plugins": [str(PLUGIN)], "DicomWeb": {"Enable": True},
     }  # fmt: skip
     (folder / "orthanc.json").write_text(json.dumps(settings))
@@ -75,7 +79,7 @@ def running_orthanc(folder: Path) -> Iterator[Orthanc]:
             time.sleep(0.1)
         with urllib.request.urlopen(f"{url}/plugins/dicom-web", timeout=5) as answer:
             plugin = json.load(answer)["Version"]
-        yield Orthanc(url, process.pid, f"{version}, DICOMweb {plugin}")
+        yield Orthanc(url, process.pid, f"{version}, DICOMweb {plugin}", dicom_port if dicom else 0)
     finally:
         process.terminate()
         try:
