@@ -115,7 +115,7 @@ def _send(request: Request, found: Suboperations, destination: Destination, ae_t
     """Until nothing is left, the peer cancels, or the destination does not come back."""
     breaks = 0  # in a row, without an instance that arrived
     blamed: Counter[str] = Counter()
-    while found.left and not request.cancelled:
+    while found.left and not _is_over(request):
         before = len(found.left)
         courier = _Courier(request, found)
         try:
@@ -128,7 +128,7 @@ def _send(request: Request, found: Suboperations, destination: Destination, ae_t
             found.fail(courier.current)
         except DeliveryError as error:
             log.warning("C-MOVE of %s: %s", request.principal.actor, error)
-            if request.cancelled:
+            if _is_over(request):
                 return
             breaks = breaks + 1 if len(found.left) == before else 1
             if courier.current is not None:
@@ -141,6 +141,11 @@ def _send(request: Request, found: Suboperations, destination: Destination, ae_t
                 found.fail_all()
                 return
             _pause(request, found, RETRIES_S[breaks - 1])
+
+
+def _is_over(request: Request) -> bool:
+    """Whether nobody waits for the rest; it may come to be at any time."""
+    return request.cancelled
 
 
 def _pause(request: Request, found: Suboperations, seconds: float) -> None:
