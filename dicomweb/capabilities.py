@@ -56,7 +56,7 @@ _BY_BLUEPRINT: Mapping[str, Kind] = {
     "stow": Kind(_DATA_SETS, _STORE),
     "rendered": Kind(media.RENDERED_TYPES, (), _PICTURE),
     "bulk": Kind(_BULK),
-    "deletion": Kind((), (), ("reason",)),
+    "deletion": Kind((), (), ("reason", "code")),
     "commitments": Kind(_DATA_SETS, _DATA_SETS),
 }
 _NON_PATIENT: Mapping[str, Kind] = {

@@ -114,6 +114,21 @@ def test_a_note_stays_while_something_of_it_is_rejected(client, archive):
     assert found(client) == [FIRST, THIRD]
 
 
+def test_a_delete_with_a_code_is_a_rejection(client, archive):
+    store(client, samples.volume(), samples.label())
+    for wrong in ("113000", "x", "113001&reason=" + "x" * 257):
+        assert client.delete(f"{LEVEL}?code={wrong}").status_code == 400
+    response = client.delete(f"{LEVEL}?code=113037&reason=glass+broken")
+    assert (response.status_code, response.get_data()) == (204, b"")
+    there = client.get(response.headers["Location"], headers={"Accept": "application/dicom"})
+    made = dcmread(io.BytesIO(there.get_data()))
+    assert made.ConceptNameCodeSequence[0].CodeValue == "113037"
+    assert made.ContentSequence[0].TextValue == "glass broken"
+    assert client.get(LEVEL, headers=ANY).status_code == 410
+    assert client.get(f"{LABEL}/metadata", headers=JSON).status_code == 200
+    assert readmit(archive) == 1
+
+
 def test_a_foreign_note_can_be_taken_back_as_well(client, archive):
     store(client, samples.volume())
     store(client, note("113001", 1))
