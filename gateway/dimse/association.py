@@ -357,7 +357,7 @@ class PeerAssociation(Association):  # type: ignore[misc]
             elif self.dul.idle_timer_expired():
                 log.warning("%s was silent for too long: association aborted", self.peer_address)
                 self.abort()
-            elif is_quiet and self.is_established:
+            elif is_quiet and self.is_established and self.dimse.message is None:
                 self._idle()
 
     def _next(self) -> tuple[int, DimseServiceType] | None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Storage commitment by DIMSE: pynetdicom asks and listens, we read the bytes and tell."""
 
+import io
 import queue
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
 
 from archive.access import Principal
 from archive.errors import Busy
@@ -25,6 +27,7 @@ from gateway.dimse.peers import Destination
 from gateway.ingest.worker import Worker
 from gateway.settings import WorkerSettings
 from tests.gateway.dimse.running import AE_TITLE, running
+from tests.gateway.dimse.test_store import send_all_but_the_last_pdu
 from tests.support.archives import ASK, open_archive, store_bytes
 from tests.support.instances import WSI, make_instance
 
@@ -60,6 +63,7 @@ def associated(port: int, told: Events | None = None, status: int = 0) -> Iterat
 
     entity = AE(PEER)
     entity.add_requested_context(commitment.SOP_CLASS)
+    entity.add_requested_context(WSI)
     handlers = [] if told is None else [(evt.EVT_N_EVENT_REPORT, on_event)]
     association = entity.associate("127.0.0.1", port, ae_title=AE_TITLE, evt_handlers=handlers)
     try:
@@ -267,6 +271,25 @@ def test_a_peer_without_an_address_is_told_when_it_comes_again(archive: Archive)
             time.sleep(1.2)
             assert told.empty()
             assert association.is_established
+
+
+def test_a_result_waits_for_the_end_of_a_data_set_that_is_on_its_way(archive: Archive) -> None:
+    sop, told = store(archive), Events()
+    archive.request_commitment("2.25.5", [(WSI, sop)], principal=Principal(PEER, "dimse"), scope=ASK["scope"])  # type: ignore[arg-type]
+    work(archive)
+    request = C_STORE()
+    request.MessageID, request.Priority = 1, 2
+    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = WSI, "2.25.6"
+    request.DataSet = io.BytesIO(bytes(200_000))
+    with running(archive) as scp, associated(scp.port, told) as association:
+        context = next(cx.context_id for cx in association.accepted_contexts if cx.abstract_syntax == WSI)
+        send_all_but_the_last_pdu(association, request, context)
+        time.sleep(1.2)
+        assert association.is_established
+        assert told.empty()
+        association.abort()
+    with running(archive) as scp, associated(scp.port, told):
+        told.get(timeout=10)
 
 
 def test_while_the_peer_stays_the_outbox_leaves_it_to_its_association(archive: Archive) -> None:
