@@ -4,7 +4,8 @@
 One slide of ``--size-mb`` (330). Each number is the median of five; peers take turns with
 ours. Goals: single frames, audited, at 8 and 32 clients >= 0.10 (gunicorn) and 0.30
 (granian) of nginx serving the same byte ranges; processor time <= 0.25 of the naive view
-(``naive_view.py``); a frame in a batch of 16 or 400 <= 0.3 of one alone; the last frame as
+(``naive_view.py``); >= 20 times Debian's Orthanc, which is given the same instance and a
+limit of memory (``orthanc.py``); a frame in a batch of 16 or 400 <= 0.3 of one alone; the last frame as
 fast as the first; memory of a process after browsing <= 150 MB. Needs nginx and wrk.
 """
 
@@ -14,11 +15,13 @@ import os
 import platform
 import random
 import re
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -31,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import naive_view
+from benchmarks.orthanc import MEMORY_BYTES, missing, running_orthanc
 from tests.support.make_slide import big_svs
 from tests.support.require import require_tool
 from tests.support.server import Server, coverslip, running_server, wait_for
@@ -41,6 +45,9 @@ GOALS = {"gunicorn": 0.10, "granian": 0.30}
 MEMORY_MB = 150
 ACCEPT = "image/jpeg; transfer-syntax=1.2.840.10008.1.2.4.50"
 PARTS = 'multipart/related; type="image/jpeg"; transfer-syntax=1.2.840.10008.1.2.4.50'
+STORED = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
+INSTANCE = "application/dicom; transfer-syntax=*"
+PEER_S = 20
 NGINX = """
 daemon off; worker_processes 2; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
 events {{ worker_connections 256; }}
@@ -185,6 +192,58 @@ def against(peer: Callable[[], float], ours: Callable[[], float], label: str, go
     return b / a
 
 
+def orthanc_rate(url: str, path: str, count: int, clients: int) -> tuple[float, int]:
+    """Frames per second of random frames as they are stored, and how many answers failed."""
+    deadline = time.monotonic() + PEER_S
+    answered, failed = [], []
+
+    def view(seed: int) -> None:
+        chance = random.Random(seed)
+        while time.monotonic() < deadline:
+            asked = urllib.request.Request(
+                f"{url}{path}/frames/{chance.randint(1, count)}", headers={"Accept": STORED}
+            )
+            try:
+                with urllib.request.urlopen(asked, timeout=PEER_S) as answer:
+                    answer.read()
+                answered.append(time.monotonic())
+            except OSError:
+                failed.append(time.monotonic())
+
+    begun = time.monotonic()
+    threads = [threading.Thread(target=view, args=(seed,)) for seed in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(answered) / (time.monotonic() - begun), len(failed)
+
+
+def over_orthanc(folder: Path, server: Server, path: str, count: int, by_frame: Path) -> list[bool]:
+    """The same instance in Orthanc, frames by one client and by eight, over ours."""
+    if reason := missing():
+        print(reason)
+        return []
+    met = []
+    with running_orthanc(folder) as orthanc:
+        asked = urllib.request.Request(f"{server.url}{path}", headers={"Accept": INSTANCE})
+        with urllib.request.urlopen(asked, timeout=120) as answer:
+            body = answer.read()
+        sent = urllib.request.Request(f"{orthanc.url}/instances", body)
+        urllib.request.urlopen(sent, timeout=600).close()
+        del body
+        print(f"Orthanc {orthanc.version}, limited to {MEMORY_BYTES >> 30} GiB: its, ours")
+        for clients in (1, 8):
+            ours = rate(server.url, by_frame, clients, 2)  # first: it goes on long after its clients
+            theirs, failed = orthanc_rate(orthanc.url, path, count, clients)
+            told = f"{ours / theirs:6.0f}" if theirs else "no frame from Orthanc"
+            print(f"{f'{clients} clients, frames/s over Orthanc':<44} {theirs:9.2f} {ours:9.1f}  ratio {told}"
+                  f"  (goal >= 20; {failed} of its answers failed)", flush=True)  # fmt: skip
+            met.append(ours >= 20 * theirs)
+    shutil.rmtree(folder)
+    return met
+
+
 class Viewer:
     """One kept connection."""
 
@@ -307,6 +366,8 @@ def measure(folder: Path, size: int, seconds: float) -> list[bool]:
                     f"{kind}, processor us per frame over naive", "<= 0.25",
                 )  # fmt: skip
                 met.append(ratio <= 0.25)
+            if kind == "gunicorn":
+                met += over_orthanc(folder / "orthanc", server, path, count, by_frame)
             viewer = Viewer(server, path)
             met += batches(viewer, count)
             places(viewer, count)
