@@ -20,7 +20,7 @@ from archive.part10.frame_table import FrameTable
 from archive.record import Record, blob_key, made_base_digest, read_record, record_key
 from archive.recovery import unindexed
 from archive.retrieve import digest_of
-from archive.rows import Row, all_rows, rows_below
+from archive.rows import Row, all_rows, find_row, rows_below
 from archive.values import Finding
 
 
@@ -67,6 +67,7 @@ def _all_findings(core: Core, repair: bool) -> Iterator[Finding]:
     yield from _verify_tombstones(core, journal)
     yield from _verify_moves(core, journal)
     yield from unindexed(core, journal, repair=repair)
+    yield from _verify_readmitted(core, journal)
     yield from non_patient_recovery.verify(core, journal)
     yield from _orphans(core)
 
@@ -213,6 +214,13 @@ def _verify_tombstones(core: Core, journal: Journal) -> Iterator[Finding]:
     for sop in deleted:
         if sop not in told:
             yield Finding("journal", sop, "was deleted, but no entry of the journal says so")
+
+
+def _verify_readmitted(core: Core, journal: Journal) -> Iterator[Finding]:
+    """What the journal says was taken back, the index must have."""
+    for _, sop in sorted(journal.readmitted):
+        if find_row(core, sop) is None:
+            yield Finding("journal", sop, "was readmitted, but is not in the index")
 
 
 def _verify_moves(core: Core, journal: Journal) -> Iterator[Finding]:
