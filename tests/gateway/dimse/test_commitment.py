@@ -3,6 +3,9 @@
 
 import io
 import queue
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +33,7 @@ from tests.gateway.dimse.running import AE_TITLE, running
 from tests.gateway.dimse.test_store import send_all_but_the_last_pdu
 from tests.support.archives import ASK, open_archive, store_bytes
 from tests.support.instances import WSI, make_instance
+from tests.support.require import ROOT
 
 PEER = "SCANNER1"
 Events = queue.Queue[tuple[int, Dataset]]
@@ -316,19 +320,28 @@ def test_while_the_peer_stays_the_outbox_leaves_it_to_its_association(archive: A
         assert archive.commitment_results().is_told(transaction)
 
 
-def test_a_worker_that_dies_between_result_and_report_loses_nothing(archive: Archive) -> None:
+_DIES = """
+import os, signal, sys
+from pathlib import Path
+from tests.support.archives import open_archive
+archive = open_archive(Path(sys.argv[1]))
+assert archive.claim(["commitment"], lease_s=0.0, owner="dies") is not None
+archive.run_commitment("2.25.6")
+assert archive.commitment_results().take("2.25.6", "dies", lease_s=0.0) is not None
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_killed_between_result_and_report_loses_nothing(archive: Archive, tmp_path: Path) -> None:
     sop = store(archive)
     principal = Principal(PEER, "dimse")
     archive.request_commitment("2.25.6", [(WSI, sop)], principal=principal, scope=ASK["scope"])  # type: ignore[arg-type]
-    job = archive.claim(["commitment"], lease_s=0.0, owner="dies")
-    assert job is not None
-    archive.run_commitment("2.25.6")  # and neither finishes the job nor tells anybody
+    dead = subprocess.run([sys.executable, "-c", _DIES, str(tmp_path / "data")], cwd=ROOT, check=False)
+    assert dead.returncode == -signal.SIGKILL
     work(archive)  # another takes the job over
     told = Events()
     duty = claimed(archive)
     assert duty is not None
-    results = archive.commitment_results()
-    assert results.take("2.25.6", "dies too", lease_s=0.0) is not None
     with listening(told) as destination:
         reporter(archive, destination).deliver(duty, lambda *_: None)
     assert pairs(told.get(timeout=5)[1]) == [(WSI, sop)]
