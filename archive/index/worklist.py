@@ -16,7 +16,7 @@ from archive.errors import BadQuery
 from archive.index.columns import Level
 from archive.index.conditions import EACH, Sql, adapted, attribute_rows, on_columns
 from archive.index.matching import Kind, Match
-from archive.index.plan import FEW, Seek, choose
+from archive.index.plan import Seek, choose
 
 PAGE = 500
 STATION = "00400100.00400001"
@@ -68,7 +68,7 @@ KEYS: dict[str, str] = {
 }
 """VR by path of what is kept in ``worklist_key``."""
 
-_INDEXED = frozenset(COLUMNS) - {"00100021", "00100040", _START_DATE, _START_TIME, STATUS}
+_INDEXED = frozenset(COLUMNS) - {"00100021", "00100040", _START_DATE, _START_TIME}
 _DAY = 1 << 36  # of a place
 _SELECTED = (
     "place", "item_id", "identifier", "status", "study_instance_uid", "source", "revision",
@@ -132,15 +132,7 @@ def _choose(database: Any, dialect: str, matches: tuple[Match, ...], only_active
     for seek in found:
         sql, parameters = seek.probe()
         counts.append(int(database.execute_sql(adapted(sql, dialect), parameters).fetchone()[0]))
-    best = choose(found, counts)
-    # A long key whose rows are in order is worth starting from, unless a date bounds the order.
-    if best is not None and best.ordered and counts[found.index(best)] >= FEW and _dates(matches):
-        return None
-    return best
-
-
-def _dates(matches: tuple[Match, ...]) -> bool:
-    return any(m.path == _START_DATE and m.kind in (Kind.DATES, Kind.RANGE) for m in matches)
+    return choose(found, counts)
 
 
 def _seeks(matches: tuple[Match, ...], dialect: str, only_active: bool) -> Iterator[Seek]:
@@ -164,10 +156,16 @@ def _seeks(matches: tuple[Match, ...], dialect: str, only_active: bool) -> Itera
             continue
         if only_active:
             inner.add(f"{alias}.active = 1")
+        for dates in _dates(matches):  # of a station's rows those of the day
+            inner.any_of(_days_between(f"{alias}.place", low, high) for low, high in dates.spans)
         yield Seek(
             level, match, source, inner.where, tuple(inner.parameters), f"{alias}.place",
             ordered=is_single and only_active, distinct=alias == "w",
         )  # fmt: skip
+
+
+def _dates(matches: tuple[Match, ...] | list[Match]) -> list[Match]:
+    return [m for m in matches if m.path == _START_DATE and m.kind in (Kind.RANGE, Kind.DATES)]
 
 
 def _names(path: str) -> tuple[str, ...]:
@@ -231,7 +229,7 @@ def _days(sql: Sql, matches: list[Match], place: str) -> list[Match]:
     """Start dates as ranges of places; a range of dates and one of times are one range of
     instants (PS3.4 Table K.6-1). The matches that are left."""
     rest = list(matches)
-    dates = [m for m in matches if m.path == _START_DATE and m.kind in (Kind.RANGE, Kind.DATES)]
+    dates = _dates(matches)
     times = [m for m in matches if m.path == _START_TIME and m.kind == Kind.RANGE]
     for match in dates:
         rest.remove(match)

@@ -86,7 +86,7 @@ _TABLES = [
 _KEYS = (
     "study_instance_uid", "patient_id", "patient_name_folded", "patient_name_ideographic",
     "patient_name_phonetic", "patient_birth_date", "accession_number", "requested_procedure_id",
-    "scheduled_procedure_step_id", "modality",
+    "scheduled_procedure_step_id", "modality", "status",
 )  # fmt: skip
 
 _INDEXES = [
