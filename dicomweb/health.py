@@ -20,6 +20,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from archive.errors import ArchiveError
 from dicomweb.context import archive, web
 
 health = Blueprint("health", __name__)
@@ -106,4 +107,16 @@ def ready() -> tuple[Response, int]:
 @health.get("/metrics")
 def metrics() -> Response:
     """Prometheus text format."""
-    return Response(web().metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
+    return Response(web().metrics.exposition() + _outbox(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _outbox() -> bytes:
+    """Of the archive, not of a process: counted when it is asked for, absent while the
+    database is away."""
+    try:
+        counts = archive().duty_counts()
+    except ArchiveError:
+        return b""
+    lines = ["# HELP coverslip_outbox Duties to other systems.", "# TYPE coverslip_outbox gauge"]
+    lines += [f'coverslip_outbox{{state="{state}"}} {number}' for state, number in sorted(counts.items())]
+    return ("\n".join(lines) + "\n").encode()

@@ -38,6 +38,27 @@ class Aborted(DeliveryError):
     """The peer aborted the association (PS3.8 9.3.8) or released it amid a request."""
 
 
+class AssociationRejected(DeliveryError):
+    """The peer does not associate: ``result``, ``source`` and ``reason`` of PS3.8 9.3.4."""
+
+    def __init__(self, name: str, result: int, source: int, reason: int) -> None:
+        said = _REJECTIONS.get((source, reason), f"source {source}, reason {reason}")
+        super().__init__(f"{name} rejected the association: {said}")
+        self.result, self.source, self.reason = result, source, reason
+
+
+_REJECTIONS = {
+    (1, 1): "no reason given",
+    (1, 2): "application context not supported",
+    (1, 3): "it does not know our AE title",
+    (1, 7): "it does not go by that AE title",
+    (2, 1): "no reason given",
+    (2, 2): "protocol version not supported",
+    (3, 1): "temporary congestion",
+    (3, 2): "its local limit is exceeded",
+}
+
+
 class Line:
     """One TCP or TLS connection to a peer. ``timeout_s`` is for a connection, and for any
     progress while writing."""

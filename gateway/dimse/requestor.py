@@ -16,9 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_dataset
 
 from archive.part10.syntaxes import IMPLICIT
 from gateway.delivery import DeliveryError
@@ -42,12 +40,14 @@ from gateway.dimse.commands import (
 from gateway.dimse.dial import (
     MAXIMUM_LENGTH,
     Aborted,
+    AssociationRejected,
     Line,
     PeerMisbehaved,
     PeerSilent,
     PeerUnreachable,
     aborted,
 )
+from gateway.dimse.identifiers import encode_data_set
 from gateway.dimse.messages_out import (
     COMMAND_FIELDS,
     FieldValue,
@@ -71,27 +71,6 @@ _MEDIUM = 0  # priority, PS3.7 9.3.1
 _EVENTS = 16
 _BATCH_BYTES = 512 * 1024
 _BATCH_BUFFERS = 500
-
-
-class AssociationRejected(DeliveryError):
-    """The peer does not associate: ``result``, ``source`` and ``reason`` of PS3.8 9.3.4."""
-
-    def __init__(self, name: str, result: int, source: int, reason: int) -> None:
-        said = _REJECTIONS.get((source, reason), f"source {source}, reason {reason}")
-        super().__init__(f"{name} rejected the association: {said}")
-        self.result, self.source, self.reason = result, source, reason
-
-
-_REJECTIONS = {
-    (1, 1): "no reason given",
-    (1, 2): "application context not supported",
-    (1, 3): "it does not know our AE title",
-    (1, 7): "it does not go by that AE title",
-    (2, 1): "no reason given",
-    (2, 2): "protocol version not supported",
-    (3, 1): "temporary congestion",
-    (3, 2): "its local limit is exceeded",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,11 +419,3 @@ class Requestor:
             self.release()
         else:
             self.abort()
-
-
-def encode_data_set(data_set: Dataset, transfer_syntax_uid: str) -> bytes:
-    """An attribute list in Implicit or Explicit VR Little Endian."""
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, transfer_syntax_uid == IMPLICIT
-    write_dataset(buffer, data_set)
-    return bytes(buffer.getvalue())

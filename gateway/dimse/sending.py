@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Storage SCU: instances of the archive to one receiver (PS3.4 Annex B).
 
-The stored transfer syntax goes first, then Explicit VR Little Endian where the archive
-can give it; nothing is ever compressed for a receiver. What the receiver confirms is kept,
-and not sent again. An instance that the receiver refuses, or breaks off at, does not hold
-up the others.
+The stored transfer syntax goes first, then Explicit and Implicit VR Little Endian where the
+archive can give it uncompressed; nothing is ever compressed for a receiver. What the
+receiver confirms is kept, and not sent again. An instance that the receiver refuses, or
+breaks off at, does not hold up the others.
 """
 
 import logging
@@ -20,9 +20,10 @@ from archive.access import Principal, Scope
 from archive.errors import ArchiveError, Gone, NotFound
 from archive.index.query import Level, Query
 from archive.part10.errors import Part10Error
-from archive.part10.syntaxes import EXPLICIT
+from archive.part10.syntaxes import EXPLICIT, IMPLICIT
 from gateway.delivery import DeliveryError
 from gateway.dimse.data_sets import data_set_chunks
+from gateway.dimse.implicit import implicit_chunks
 from gateway.dimse.peers import Destination
 from gateway.dimse.requestor import MAXIMUM_CONTEXTS, Proposal, Requestor
 
@@ -204,8 +205,10 @@ class _Run:
                 what = "this SOP class" if not offered else f"transfer syntax {one.transfer_syntax_uid}"
                 message = f"{self._destination.ae_title} does not take {what}"
                 return self._ended(one, Outcome.FAILED, message=message, final=True)
-            given = "" if syntax == one.transfer_syntax_uid else syntax
+            given = "" if syntax == one.transfer_syntax_uid else EXPLICIT
             chunks = data_set_chunks(self._transfer.open(one, given))
+            if given and syntax == IMPLICIT:
+                chunks = implicit_chunks(chunks)
             # The first bytes are read before the receiver hears of the instance.
             ready = chain([next(chunks)], chunks)
         except (Gone, NotFound):
@@ -219,9 +222,9 @@ class _Run:
         return self._answered(one, status, comment)
 
     def _syntax(self, peer: Requestor, one: "Reference") -> str:
-        for syntax in (one.transfer_syntax_uid, EXPLICIT):
+        for syntax in (one.transfer_syntax_uid, EXPLICIT, IMPLICIT):
             if (one.sop_class_uid, syntax) in peer.accepted and (
-                syntax == one.transfer_syntax_uid or self._transfer.can_open(one, syntax)
+                syntax == one.transfer_syntax_uid or self._transfer.can_open(one, EXPLICIT)
             ):
                 return syntax
         return ""
@@ -236,14 +239,12 @@ class _Run:
             raise DeliveryError(str(error)) from error
 
     def _answered(self, one: "Reference", status: int, comment: str) -> Result:
-        if status == 0 or status == DUPLICATE:
-            return self._ended(one, Outcome.SENT, status, comment)
-        if status in _WARNINGS or status >> 12 == 0xB:
-            return self._ended(one, Outcome.WARNING, status, comment)
-        said = f" ({comment})" if comment else ""
-        message = f"{self._destination.ae_title} refused it with status {status:#06x}{said}"
-        final = status in _FINAL or status >> 8 == 0xA9
-        return self._ended(one, Outcome.FAILED, status, message, final)
+        outcome, final = judge(status)
+        message = comment
+        if outcome is Outcome.FAILED:
+            said = f" ({comment})" if comment else ""
+            message = f"{self._destination.ae_title} refused it with status {status:#06x}{said}"
+        return self._ended(one, outcome, status, message, final)
 
     def _ended(
         self, one: "Reference", outcome: Outcome, status: int = 0, message: str = "", final: bool = False
@@ -268,13 +269,24 @@ class _Run:
         self._keep_at = time.monotonic() + _KEEP_S
 
 
+def judge(status: int) -> tuple[Outcome, bool]:
+    """What a receiver's status means, and whether trying again is of no use (PS3.4 Table
+    B.2-1, PS3.7 Annex C)."""
+    if status in (0, DUPLICATE):
+        return Outcome.SENT, False
+    if status in _WARNINGS or status >> 12 == 0xB:
+        return Outcome.WARNING, False
+    return Outcome.FAILED, status in _FINAL or status >> 8 == 0xA9
+
+
 def proposed(references: "Iterable[Reference]") -> "tuple[list[Proposal], list[Reference]]":
     """What one association can carry: a context for each SOP class and transfer syntax,
     so that the receiver says of each whether it takes it, and the instances they are for."""
     wanted: dict[tuple[str, str], None] = {}
     carried = []
     for one in references:
-        needed = dict.fromkeys((one.sop_class_uid, uid) for uid in (one.transfer_syntax_uid, EXPLICIT))
+        syntaxes = (one.transfer_syntax_uid, EXPLICIT, IMPLICIT)
+        needed = dict.fromkeys((one.sop_class_uid, uid) for uid in syntaxes)
         if len(wanted | needed) <= MAXIMUM_CONTEXTS:
             wanted |= needed
             carried.append(one)

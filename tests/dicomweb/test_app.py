@@ -274,6 +274,14 @@ def test_readiness_is_503_when_a_part_fails(app, archive, monkeypatch):
     assert response.get_json()["checks"]["storage"] == "not writable"
 
 
+def test_metrics_say_what_the_outbox_holds(archive):
+    archive.promise("PACS", "forward", {}, principal=Principal("ada", "cli"), scope=EVERYTHING)
+    client = create_app(archive, WebSettings(), authenticate=lambda environ: "ada").test_client()
+    text = client.get("/metrics").get_data(as_text=True)
+    assert 'coverslip_outbox{state="waiting"} 1' in text.splitlines()
+    assert 'coverslip_outbox{state="failed"} 0' in text.splitlines()
+
+
 def test_metrics_count_requests_by_route_and_never_by_value(client):
     store(client, samples.volume())
     client.get(f"{LEVEL}/frames/1", headers=ANY)

@@ -9,7 +9,7 @@ from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS
 from archive.commitment import CommitmentFailure
 from archive.errors import Reason, StoreWarning
 from archive.part10.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
-from gateway.dimse import association, availability, commitment, find, query_keys, retrieval, store
+from gateway.dimse import association, availability, commitment, find, query_keys, retrieval, sending, store
 from gateway.dimse.echo import VERIFICATION
 from gateway.dimse.negotiation import TRANSFER_SYNTAXES
 from gateway.dimse.rights import Right
@@ -106,6 +106,15 @@ def _openssl_name(suite: str) -> str:
         return suite
     name = suite.removeprefix("TLS_").replace("_WITH_", "-").replace("AES_", "AES").replace("_", "-")
     return name.replace("POLY1305-SHA256", "POLY1305")
+
+
+def test_what_we_make_of_a_receivers_status_is_as_stated() -> None:
+    rows = re.findall(r"^\| `([0-9A-F]{4})` \| (\w+) \|", section("Storage as SCU"), re.MULTILINE)
+    stated = {int(code, 16): kind for code, kind in rows}
+    judged = {status: sending.judge(status) for status in stated}
+    for kind, outcome in (("failure", sending.Outcome.FAILED), ("warning", sending.Outcome.WARNING)):
+        assert {s for s in stated if stated[s] == kind} == {s for s in judged if judged[s][0] is outcome}
+    assert {s for s, (_, final) in judged.items() if final} == {0x0118, 0x0122, 0xA900}
 
 
 def test_the_implementation_is_named() -> None:

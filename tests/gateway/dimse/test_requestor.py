@@ -17,6 +17,7 @@ from archive.values import ByteStream
 from gateway.delivery import DeliveryError
 from gateway.dimse.commands import MESSAGE_ID, decode_command
 from gateway.dimse.data_sets import data_set_chunks
+from gateway.dimse.identifiers import encode_data_set
 from gateway.dimse.messages_out import COMMAND_FIELDS, FieldValue, encode_command, message_pdus
 from gateway.dimse.pdu import PduRefused, PduType, data_values
 from gateway.dimse.peers import Destination
@@ -28,7 +29,6 @@ from gateway.dimse.requestor import (
     PeerUnreachable,
     Proposal,
     Requestor,
-    encode_data_set,
 )
 from tests.gateway.dimse.running import AE_TITLE, running
 from tests.gateway.dimse.scripted_peer import Dialogue, Script, scripted, well_behaved

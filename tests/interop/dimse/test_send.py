@@ -143,20 +143,31 @@ def test_what_dcmqrscp_took_it_can_be_asked_for(archive: Archive, tmp_path: Path
             assert one.sop_instance_uid in asked.stdout + asked.stderr
 
 
+@pytest.mark.parametrize(("option", "syntax"), [("+xe", "1.2.840.10008.1.2.1"), ("+xi", "1.2.840.10008.1.2")])
 def test_a_receiver_that_takes_uncompressed_only_gets_what_can_be_given_so(
-    archive: Archive, tmp_path: Path
+    archive: Archive, tmp_path: Path, option: str, syntax: str
 ) -> None:
     stored = filled(archive)
     folder, port = tmp_path / "received", free_port()
     folder.mkdir()
     name(archive, port)
-    # +xe: Explicit VR Little Endian preferred, no compressed transfer syntax taken
-    with receiver(require_tool("storescp"), "+xe", "-od", str(folder), str(port), port=port):
+    # +xe: Explicit VR Little Endian preferred; +xi: Implicit only; neither takes compressed ones
+    with receiver(require_tool("storescp"), option, "-od", str(folder), str(port), port=port):
         sent = coverslip(tmp_path / "data", "send", STUDY, "--to", "PEER")
     assert sent.returncode == 0, sent.stdout + sent.stderr
     arrived = received(folder)
     assert set(arrived) == {one.sop_instance_uid for one in stored}
-    assert {d.file_meta.TransferSyntaxUID for d in arrived.values()} == {"1.2.840.10008.1.2.1"}
+    assert {d.file_meta.TransferSyntaxUID for d in arrived.values()} == {syntax}
+    for one in stored:
+        uids = (one.study_instance_uid, one.series_instance_uid, one.sop_instance_uid)
+        ours = archive.instance(*uids, **ASK)
+        if ours.transfer_syntax_uid == "1.2.840.10008.1.2.1":
+            path = tmp_path / "ours.dcm"
+            path.write_bytes(b"".join(archive.open(ours, **ASK).chunks))
+            mine, theirs = pydicom.dcmread(path), arrived[one.sop_instance_uid]
+            assert theirs.PixelData == mine.PixelData
+            del theirs.PixelData, mine.PixelData  # whose VR Implicit VR leaves open
+            assert theirs == mine
 
 
 def test_nobody_there_is_one_line_and_a_code_of_its_own(archive: Archive, tmp_path: Path) -> None:
