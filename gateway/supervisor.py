@@ -185,9 +185,7 @@ class Supervisor:
     def _define_children(self) -> None:
         self._children = [Child("web", ["web"], {"--fd": self._listeners["http"]})]
         names = {"--fd": "dimse", "--tls-fd": "dimse_tls"}
-        sockets = {
-            option: self._listeners[name] for option, name in names.items() if name in self._listeners
-        }
+        sockets = {option: self._listeners[name] for option, name in names.items() if name in self._listeners}
         if sockets:
             self._children.append(Child("dimse", ["dimse"], sockets))
         self._children.append(Child("worker", ["worker"]))
