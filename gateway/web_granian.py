@@ -8,9 +8,10 @@ sends its body or reads its answer slowly gives its thread's place to others; th
 those that do not take what is sent. Processes are forked here and stop like every role
 (``gateway.process``).
 
-granian ends a stream whose source fails like one that is complete. What we stream tells
-its own end (a closing boundary, JSON's bracket, a ZIP's directory, DICOM's lengths), so
-that a client sees what is missing.
+granian breaks the connection where a stream with a Content-Length fails; one without it ends
+like one that is complete, and nothing of granian's tells it otherwise. What we stream tells
+its own end (a closing boundary, JSON's bracket, a ZIP's directory, DICOM's lengths), so that
+a client sees what is missing.
 """
 
 import asyncio

@@ -69,6 +69,14 @@ def test_a_large_answer_arrives_whole(address: Address) -> None:
     connection.close()
 
 
+def test_a_stream_of_known_length_that_fails_breaks_the_connection(address: Address) -> None:
+    connection = http.client.HTTPConnection(*address, timeout=20)
+    connection.request("GET", "/broken")
+    with pytest.raises((http.client.IncompleteRead, http.client.RemoteDisconnected)):
+        connection.getresponse().read()
+    connection.close()
+
+
 def test_an_unfinished_head_is_cut_after_its_deadline(address: Address) -> None:
     for beginning in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: "):
         with socket.create_connection(address) as client:

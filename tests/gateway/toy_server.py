@@ -16,11 +16,15 @@ Start = Callable[[str, list[tuple[str, str]]], Any]
 
 
 def application(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-    """``/big`` is large, ``/count`` counts its body's bytes, the rest says hello."""
+    """``/big`` is large, ``/broken`` breaks after some bytes of its length, ``/count`` counts
+    its body's bytes, the rest says hello."""
     path = environ["PATH_INFO"]
     if path == "/big":
         start("200 OK", [("Content-Length", str(BIG_BYTES))])
         return (bytes(1 << 18) for _ in range(BIG_BYTES >> 18))
+    if path == "/broken":
+        start("200 OK", [("Content-Length", "100")])
+        return broken()
     body = b"hello"
     if path == "/count":
         count = 0
@@ -29,6 +33,11 @@ def application(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         body = str(count).encode()
     start("200 OK", [("Content-Length", str(len(body)))])
     return [body]
+
+
+def broken() -> Iterable[bytes]:
+    yield b"hello"
+    raise RuntimeError
 
 
 class Toy:
@@ -49,12 +58,16 @@ class Toy:
         return "200 OK", [("Content-Length", str(len(body)))], body
 
 
+def ready() -> None:
+    os.write(1, b"ready\n")  # whole: several processes may say so at once
+
+
 def main() -> None:
     data, descriptor, *flags = sys.argv[1:]
     settings = load(shipped_config(), {"data_dir": data, **dict(flag.split("=", 1) for flag in flags)}, {})
     logs.setup("web")
     listener = socket.socket(fileno=int(descriptor))
-    web.serve(settings, listener, Toy, lambda: os.write(1, b"ready\n"))
+    web.serve(settings, listener, Toy, ready)
 
 
 if __name__ == "__main__":
