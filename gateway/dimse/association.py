@@ -206,9 +206,13 @@ class Messages(DIMSEServiceProvider):  # type: ignore[misc]
         request.reception = self._reception
         self.message, self._reception = None, None
         if isinstance(request, C_CANCEL):
-            if len(self.cancel_req) < _CANCELS:
-                self.cancel_req[request.MessageIDBeingRespondedTo] = request
+            if len(self.cancel_req) >= _CANCELS:  # of requests that were answered long ago
+                del self.cancel_req[next(iter(self.cancel_req))]
+            self.cancel_req[request.MessageIDBeingRespondedTo] = request
             return
+        # A cancel that came before is of an earlier request; one that follows may be here
+        # before this request is served.
+        self.cancel_req.pop(request.MessageID, None)
         if request.reception is not None:
             request.DataSet = BytesIO()  # the library wants one; the bytes are in the spool
         self._served.clear()
@@ -305,6 +309,7 @@ class PeerAssociation(Association):  # type: ignore[misc]
             super().run_reactor()
         except Exception:  # the library raises anything; one association's end is not the server's
             log.exception("the association of %s ended by an error", self.peer_address)
+            self.abort()  # else the peer waits for an answer, on a connection that is not counted
         finally:
             if self.fault:
                 title = str(self.requestor.ae_title or "")
@@ -341,7 +346,10 @@ class PeerAssociation(Association):  # type: ignore[misc]
             self.work.clear()
             while not self._kill and (found := self._next()) is not None:
                 context_id, request = found
-                self._serve(request, context_id)
+                try:
+                    self._serve(request, context_id)
+                finally:
+                    self._discard_unclaimed(request)
                 self.dul._idle_timer.restart()  # storing took its time; the peer was not silent
             if self.is_established and self.acse.is_release_requested():
                 self.acse.send_release(is_response=True)
@@ -371,6 +379,13 @@ class PeerAssociation(Association):  # type: ignore[misc]
                 except Exception:  # the peer did nothing wrong
                     log.exception("%s for %s failed", service.name, self.peer_address)
 
+    def _discard_unclaimed(self, request: DimseServiceType) -> None:
+        """Remove the data set of a request that nobody stored: refused, in a context of another
+        service, without its fields. The peer may send thousands on one association."""
+        reception: Reception | None = getattr(request, "reception", None)
+        if reception is not None and self.dimse.claim(reception):
+            reception.discard()
+
     def _serve(self, primitive: DimseServiceType, context_id: int) -> None:
         """One message of the peer, to the service that its context belongs to."""
         context = self._accepted_cx.get(context_id)
@@ -381,7 +396,6 @@ class PeerAssociation(Association):  # type: ignore[misc]
         if primitive.MessageID is None:
             log.warning("%s sent %s that nobody asked for", self.peer_address, primitive.msg_type)
             return
-        self.dimse.cancel_req = {}
         assert self.principal is not None
         service = find_service(self.services, str(context.abstract_syntax))
         assert service is not None, "a context was accepted that no service serves"
@@ -393,9 +407,6 @@ class PeerAssociation(Association):  # type: ignore[misc]
             serve(request)
             return
         log.warning("%s sent %s without all of its fields", self.peer_address, primitive.msg_type)
-        reception: Reception | None = getattr(primitive, "reception", None)
-        if reception is not None and self.dimse.claim(reception):
-            reception.discard()
         request.respond(
             Reason.CANNOT_UNDERSTAND if isinstance(primitive, C_STORE) else MISTYPED_ARGUMENT,
             ErrorComment="the command set lacks a field",

@@ -198,6 +198,9 @@ class Door:
             self._refuse(arrival, "connection cut off: no association request")
         except (OSError, ValueError):
             self._hung_up(arrival)
+        except Exception:  # one peer's bytes, or certificate, must not close the door for all
+            log.exception("%s: the connection was closed", arrival.address[0])
+            self._drop(arrival)
         else:
             self._hand_over(arrival)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from archive.access import NOTHING, Principal
 from archive.audit import RefusalLimiter
-from archive.errors import ArchiveError
 
 if TYPE_CHECKING:
     from archive.service import Archive
@@ -37,5 +36,5 @@ class Refusals:
         title = "".join(c for c in calling_ae_title.strip() if c.isprintable())[:16]
         try:
             self._archive.refused(reason, principal=Principal(title, "dimse", address), scope=NOTHING)
-        except ArchiveError:
+        except Exception:  # a database that is away raises its own
             log.error("%s: this could not be audited", reason, exc_info=True)

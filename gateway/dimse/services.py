@@ -200,9 +200,6 @@ def serve(request: Request) -> None:
         return
     if request.association.rights is None or request.service.right not in request.association.rights:
         # A context may be there for our own requests only: what a C-GET wants is stored on it.
-        reception = getattr(request.primitive, "reception", None)
-        if reception is not None and request.association.dimse.claim(reception):
-            reception.discard()
         request.respond(NOT_AUTHORIZED)
         return
     try:

@@ -2,6 +2,7 @@
 """C-FIND over an association: responses, statuses, cancel, scopes."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from archive.access import OpenPolicy, Principal, Scope
 from archive.errors import Busy, StorageFailed
 from archive.index import search
 from archive.service import Archive
+from gateway.dimse.association import PeerAssociation
 from tests.gateway.dimse.running import AE_TITLE, Scp, running
 from tests.support.archives import open_archive, store_bytes
 from tests.support.instances import make_instance
@@ -230,6 +232,28 @@ def test_a_cancel_stops_a_query_long_before_its_end(scp: Scp, monkeypatch: pytes
             cancelled.set()
     assert statuses[-1] == 0xFE00
     assert given < 1_000_000
+    association.release()
+
+
+def test_a_cancel_counts_that_comes_before_its_query_is_served(
+    scp: Scp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = PeerAssociation._serve
+
+    def late(self: PeerAssociation, primitive: Any, context_id: int) -> None:
+        while primitive.MessageID == 7 and not self.dimse.cancel_req and self.is_open:
+            time.sleep(0.001)
+        original(self, primitive, context_id)
+
+    monkeypatch.setattr(PeerAssociation, "_serve", late)
+    association = associate(scp)
+    answers = association.send_c_find(keys("STUDY"), StudyFind, msg_id=7)
+    association.send_c_cancel(7, query_model=StudyFind)
+    assert [status.Status for status, _ in answers] == [0xFE00]
+    # The next request of that number is another one.
+    monkeypatch.undo()
+    again = association.send_c_find(keys("STUDY"), StudyFind, msg_id=7)
+    assert [status.Status for status, _ in again] == [0xFF00, 0xFF00, 0]
     association.release()
 
 

@@ -16,9 +16,11 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
 )
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from archive.access import Action, OpenPolicy, Principal
 from archive.errors import StorageFull
@@ -363,3 +365,40 @@ def test_a_header_without_pixel_data_is_stored(archive: Archive) -> None:
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     with running(archive) as scp, associated(scp.port, [ExplicitVRLittleEndian]) as association:
         assert status_of(association, dataset) == 0
+
+
+def test_a_store_in_the_context_of_another_service_leaves_nothing_in_the_spool(
+    archive: Archive, tmp_path: Path
+) -> None:
+    with running(archive) as scp:
+        entity = AE(CALLING)
+        entity.add_requested_context(Verification)
+        association = entity.associate("127.0.0.1", scp.port, ae_title=AE_TITLE)
+        assert [raw_store(association, f"1.2.{number}") for number in range(3)] == [0x0211] * 3
+        assert association.send_c_echo().Status == 0  # what came before it is over and done with
+        assert spool(tmp_path) == []
+        association.release()
+
+
+def test_an_error_of_ours_outside_of_a_handler_aborts_the_association(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aborted = threading.Event()
+
+    def seen(event: evt.Event) -> None:
+        if isinstance(event.pdu, A_ABORT_RQ):
+            aborted.set()
+
+    def fail(self: OpenPolicy, principal: Principal) -> None:
+        raise RuntimeError
+
+    with running(archive) as scp:
+        entity = AE(CALLING)
+        entity.add_requested_context(Verification)
+        association = entity.associate(
+            "127.0.0.1", scp.port, ae_title=AE_TITLE, evt_handlers=[(evt.EVT_PDU_RECV, seen)]
+        )
+        monkeypatch.setattr(OpenPolicy, "scope", fail)
+        association.dimse_timeout = 5
+        association.send_c_echo()
+        assert aborted.wait(5)
