@@ -247,7 +247,9 @@ def fail(
             "holds": int(holds),
             "not_before": core.now_us() + int(retry_in_s * 1e6),
         }
-    _ours(core, duty_id, attempt, lambda row: changes)
+    # What it took up while it ran was not tried yet: that is not given up with the rest.
+    anew = {**changes, "state": "waiting", "not_before": 0}
+    _ours(core, duty_id, attempt, lambda row: anew if row.again and retry_in_s is None else changes)
 
 
 def _ours(core: Core, duty_id: int, attempt: int, changes: Callable[[Any], Mapping[str, object]]) -> None:

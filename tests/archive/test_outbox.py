@@ -168,6 +168,20 @@ def test_the_same_key_is_one_duty_that_takes_up_what_is_new(archive: Archive) ->
     assert add("5") != first
 
 
+def test_what_a_duty_took_up_while_it_ran_is_not_given_up_with_the_rest(archive: Archive) -> None:
+    def add(uid: str) -> int:
+        return archive.promise("PACS", "forward", {"instances": [uid]}, key="series", **ASK)
+
+    first = add("1")
+    claimed(archive)
+    assert add("2") == first
+    archive.fail_duty(first, "the receiver does not take this class", None, attempt=1)
+    duty = claimed(archive)
+    assert (duty.id, duty.payload) == (first, {"instances": ["1", "2"]})
+    archive.fail_duty(first, "the receiver does not take this class", None, attempt=2)
+    assert claim(archive) is None
+
+
 def test_given_up_and_cancelled_duties_stay_to_be_seen_and_can_be_tried_again(archive: Archive) -> None:
     one, two = promise(archive), promise(archive)
     duty = claimed(archive)
