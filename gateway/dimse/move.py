@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from archive.errors import ArchiveError
 from archive.part10.errors import Part10Error
+from archive.part10.syntaxes import IMPLICIT
 from archive.transfer import Reference
 from gateway.delivery import DeliveryError
 from gateway.dimse.peers import Destination
@@ -95,16 +96,13 @@ def _is_local(family: int, address: tuple[object, ...]) -> bool:
 
 def batch(references: Iterable[Reference]) -> tuple[list[Proposal], list[Reference]]:
     """What one association can carry: contexts, one for each SOP class and stored transfer
-    syntax and one for Explicit VR Little Endian, and the instances that they are for."""
+    syntax and one each for Explicit and Implicit VR Little Endian (the default, PS3.5 10.1),
+    and the instances that they are for."""
     wanted: dict[tuple[str, str], None] = {}
     carried = []
     for one in references:
-        needed = dict.fromkeys(
-            (
-                (one.sop_class_uid, one.transfer_syntax_uid),
-                (one.sop_class_uid, EXPLICIT_LITTLE_ENDIAN),
-            )
-        )
+        syntaxes = (one.transfer_syntax_uid, EXPLICIT_LITTLE_ENDIAN, IMPLICIT)
+        needed = dict.fromkeys((one.sop_class_uid, uid) for uid in syntaxes)
         if len(wanted | needed) <= MAXIMUM_CONTEXTS:
             wanted |= needed
             carried.append(one)

@@ -10,9 +10,11 @@ from itertools import chain
 
 from archive.errors import ArchiveError, NotAllowed, TooLarge
 from archive.part10.errors import Part10Error
+from archive.part10.syntaxes import IMPLICIT
 from archive.transfer import Reference, Transfer
 from gateway.dimse.data_sets import data_set_chunks
 from gateway.dimse.find import CANCELLED, IDENTIFIER_DOES_NOT_MATCH, UNABLE_TO_PROCESS, refuse
+from gateway.dimse.implicit import implicit_chunks
 from gateway.dimse.query_keys import BadIdentifier, parse_retrieve
 from gateway.dimse.result_encoding import ResultEncoder
 from gateway.dimse.services import NOT_AUTHORIZED, PENDING, SUCCESS, Request, UnreadableIdentifier
@@ -62,26 +64,31 @@ class Suboperations:
         """The context, and the data set with its first bytes read already; None, counted as
         failed, where there is no way. Nothing is decoded unless the peer takes nothing else."""
         try:
-            number, transfer_syntax_uid = self._chosen(one, contexts)
+            number, transfer_syntax_uid, is_implicit = self._chosen(one, contexts)
             if number is None:
                 log.warning("%s is not taken as %s", one.sop_instance_uid, one.transfer_syntax_uid)
                 self.fail(one)
                 return None
             chunks = data_set_chunks(self._transfer.open(one, transfer_syntax_uid))
+            if is_implicit:
+                chunks = implicit_chunks(chunks)
             return number, chain([next(chunks)], chunks)
         except (ArchiveError, Part10Error) as error:
             log.error("%s cannot be sent: %s", one.sop_instance_uid, error)
             self.fail(one)
             return None
 
-    def _chosen(self, one: Reference, contexts: Contexts) -> tuple[int | None, str]:
+    def _chosen(self, one: Reference, contexts: Contexts) -> tuple[int | None, str, bool]:
+        """The context, the transfer syntax to open it in ("" is as stored), and whether it is
+        made Implicit VR Little Endian on its way: the default, which everybody takes."""
         number = contexts.get((one.sop_class_uid, one.transfer_syntax_uid))
         if number is not None:
-            return number, ""
-        number = contexts.get((one.sop_class_uid, EXPLICIT_LITTLE_ENDIAN))
-        if number is not None and self._transfer.can_open(one, EXPLICIT_LITTLE_ENDIAN):
-            return number, EXPLICIT_LITTLE_ENDIAN
-        return None, ""
+            return number, "", False
+        for transfer_syntax_uid in (EXPLICIT_LITTLE_ENDIAN, IMPLICIT):
+            number = contexts.get((one.sop_class_uid, transfer_syntax_uid))
+            if number is not None and self._transfer.can_open(one, EXPLICIT_LITTLE_ENDIAN):
+                return number, EXPLICIT_LITTLE_ENDIAN, transfer_syntax_uid == IMPLICIT
+        return None, "", False
 
     def end(self, one: Reference, status: int, comment: str = "") -> None:
         """The peer's answer to one sub-operation."""

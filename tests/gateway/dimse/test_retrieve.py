@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelMove as PatientMove,  # type: ignore[attr-defined]
@@ -126,6 +126,34 @@ def test_all_arrive_as_the_archive_streams_them(
     assert identifier is None
     (dialogue,) = dialogues
     assert {sop: data for sop, _, data in dialogue.stored} == {sop: data_set(archive, sop) for sop in SOPS}
+
+
+def test_who_takes_the_default_transfer_syntax_only_gets_it(
+    scp: Scp, archive: Archive, known: dict[str, Destination]
+) -> None:
+    kept = store_bytes(archive, make_instance(study="1.2.78", series="1.2.78.1", native=True, frames=2))
+    identifier = keys(StudyInstanceUID="1.2.78")
+
+    def implicit_only(dialogue: Dialogue) -> None:
+        dialogue.read_request()
+        dialogue.accept(
+            lambda _, syntaxes: ImplicitVRLittleEndian if ImplicitVRLittleEndian in syntaxes else None
+        )
+        dialogue.serve()
+
+    with scripted(implicit_only) as (known["PEER"], dialogues):
+        statuses, _ = moved(scp, identifier=identifier)
+    assert counts(statuses[-1]) == (1, 0, 0)
+    ((sop, _, data),) = dialogues[0].stored
+    assert sop == kept.sop_instance_uid
+    statuses, (sent,), _ = got(scp, [ImplicitVRLittleEndian], identifier=identifier)
+    assert counts(statuses[-1]) == (1, 0, 0)
+    assert sent == data
+    found = dcmread(io.BytesIO(data), force=True)
+    assert found.SOPInstanceUID == sop
+    assert found.PixelData == b"".join(
+        archive.frames(archive.instance("1.2.78", "1.2.78.1", sop, **ASK), [1, 2], **ASK)
+    )
 
 
 def test_the_destination_is_told_who_asked(scp: Scp, known: dict[str, Destination]) -> None:
@@ -421,11 +449,11 @@ def test_classes_and_syntaxes_beyond_one_association_go_in_several() -> None:
         proposals, carried = batch(left)
         assert len(proposals) <= MAXIMUM_CONTEXTS
         offered = {(p.abstract_syntax, p.transfer_syntaxes[0]) for p in proposals}
-        assert all((one.sop_class_uid, syntax) in offered for one in carried
-                   for syntax in (JPEGBaseline8Bit, ExplicitVRLittleEndian))  # fmt: skip
+        syntaxes = (JPEGBaseline8Bit, ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+        assert all((one.sop_class_uid, syntax) in offered for one in carried for syntax in syntaxes)
         left = [one for one in left if one not in carried]
         associations += 1
-    assert associations == 4
+    assert associations == 5
 
 
 # ---- C-GET --------------------------------------------------------------------------
