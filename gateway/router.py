@@ -16,6 +16,7 @@ from archive.access import Principal
 from archive.errors import Gone, NotFound
 from archive.values import Change, Instance, Promise
 from gateway.dimse.forwarding import KIND
+from gateway.ingest.transient import is_transient
 from gateway.routing import Facts, Rules, load_rules
 from gateway.settings_read import SettingsError
 
@@ -137,6 +138,11 @@ class Router:
                         made[key] = Promise(receiver, KIND, payload, f"{rule.name}/{series}", rule.delay_s)
             except (Gone, NotFound):
                 continue  # it was deleted since
+            except Exception as error:
+                if is_transient(error):
+                    raise  # all of it is read again
+                # A damaged header, or values that are not of their VR: nothing else waits for it.
+                log.exception("rules cannot be asked of %s: it is not sent on by all of them", sop)
         return list(made.values())
 
     def _end(self) -> int:

@@ -188,6 +188,23 @@ def test_two_workers_that_follow_at_once_promise_once(
     assert [duty.state for duty in archive.duties(**ASK)] == ["cancelled", "cancelled"]
 
 
+def test_an_instance_that_rules_cannot_be_asked_of_does_not_hold_up_the_others(archive: Archive) -> None:
+    import io
+
+    import pydicom
+
+    by_stain = '[[rule]]\nname = "r"\ndestinations = ["PACS"]\nstain = "*stain*"\n'
+    follow(archive, by_stain)
+    odd = pydicom.dcmread(io.BytesIO(make_instance(frames=4)))
+    odd.add_new(0x00400560, "LO", "no sequence")  # a stranger's idea of SpecimenDescriptionSequence
+    out = io.BytesIO()
+    odd.save_as(out)
+    store_bytes(archive, out.getvalue())
+    stored = store_bytes(archive, instance_with_site())
+    follow(archive, by_stain)
+    assert [duty.payload["instances"] for duty in archive.duties(**ASK)] == [[stored.sop_instance_uid]]
+
+
 def test_nothing_goes_back_to_the_peer_that_sent_it(archive: Archive) -> None:
     follow(archive)
     store_bytes(archive, make_instance(), sender=Sender("dimse", "PACS"))
