@@ -126,6 +126,9 @@ class CommitmentScp:
 
     def tell(self, association: "PeerAssociation") -> None:
         """Send the results that this peer waits for, those of earlier associations too."""
+        role = association.requestor.role_selection.get(SOP_CLASS)
+        if role is not None and not role.scu_role:
+            return  # it came to answer us, and takes no report here
         results = association.archive.commitment_results()
         assert association.principal is not None
         turns = self._turns.setdefault(association, _Turns())

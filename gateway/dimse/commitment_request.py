@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _REQUEST = 1  # Action Type ID, PS3.4 Table J.3-1
-_AT_ONCE = 10_000  # instances of one transaction
+_AT_ONCE = 5_000  # instances of one transaction: what we take an answer about in one message
 _WAIT_S = 5.0  # for an answer on the same association
 
 

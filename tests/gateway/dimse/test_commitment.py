@@ -6,6 +6,7 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +23,11 @@ from pynetdicom.dimse_primitives import C_STORE
 from archive.access import Principal
 from archive.errors import Busy
 from archive.service import Archive
-from archive.values import Duty
+from archive.values import Commitment, Duty
 from gateway.delivery import DeliveryError
 from gateway.dimse import commitment
 from gateway.dimse.commitment_report import CommitmentReporter
+from gateway.dimse.commitment_request import _AT_ONCE
 from gateway.dimse.peers import Destination
 from gateway.ingest.worker import Worker
 from gateway.settings import WorkerSettings
@@ -277,6 +279,36 @@ def test_a_peer_without_an_address_is_told_when_it_comes_again(archive: Archive)
             assert association.is_established
 
 
+def test_a_peer_that_comes_as_scp_only_is_not_told(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    sop, told, quiet = store(archive), Events(), threading.Event()
+    whole = commitment.CommitmentScp.tell
+
+    def tell(self: commitment.CommitmentScp, association: Any) -> None:
+        whole(self, association)
+        quiet.set()
+
+    def on_event(event: Any) -> tuple[int, None]:
+        told.put((event.event_type, event.event_information))
+        return 0, None
+
+    monkeypatch.setattr(commitment.CommitmentScp, "tell", tell)
+    with running(archive) as scp:
+        with associated(scp.port) as association:
+            assert asked(association, generate_uid(), (WSI, sop)) == 0
+        work(archive)
+        quiet.clear()
+        entity = AE(PEER)
+        entity.add_requested_context(commitment.SOP_CLASS)
+        reporting = entity.associate(
+            "127.0.0.1", scp.port, ae_title=AE_TITLE,
+            ext_neg=[build_role(commitment.SOP_CLASS, scp_role=True)],
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, on_event)],
+        )  # fmt: skip
+        assert quiet.wait(10)
+        assert told.empty()
+        reporting.release()
+
+
 def test_a_result_waits_for_the_end_of_a_data_set_that_is_on_its_way(archive: Archive) -> None:
     sop, told = store(archive), Events()
     archive.request_commitment("2.25.5", [(WSI, sop)], principal=Principal(PEER, "dimse"), scope=ASK["scope"])  # type: ignore[arg-type]
@@ -370,6 +402,18 @@ def test_an_answer_to_what_we_asked_comes_on_an_association_of_the_peer(archive:
     assert (found.done, found.committed, found.failed) == (
         True, ((WSI, "2.25.1"),), ((WSI, "2.25.2", 0x0112),),
     )  # fmt: skip
+
+
+def test_an_answer_about_all_that_we_ask_for_at_once_is_read(archive: Archive) -> None:
+    """With the longest UIDs there are, and a reason for each."""
+    transaction, sop_class = generate_uid(), "1.2." + "7" * 60
+    references = [(sop_class, f"1.2.{number:060d}".replace(".0", ".1")) for number in range(_AT_ONCE)]
+    archive.asked_commitments().ask(transaction, PEER, references, principal=Principal("us", "worker"))
+    failed = tuple((*pair, 0x0112) for pair in references)
+    information = commitment.result_of(transaction, Commitment(True, (), failed), PEER)[1]
+    with running(archive) as scp:
+        assert event_of(scp.port, PEER, 2, information) == 0
+    assert len(archive.asked_commitments().result(transaction).failed) == _AT_ONCE
 
 
 def event_of(port: int, title: str, event_type: int, information: Dataset) -> int:
