@@ -45,8 +45,11 @@ def add(
         same = (model.receiver == receiver) & (model.kind == kind) & (model.key == key)
         found = model.select().where(same & model.state.in_(OPEN)).first()
         if found is not None:
-            joined = _joined(json.loads(found.payload), payload)
+            before = json.loads(found.payload)
+            joined = _joined(before, payload)
             changes = {"payload": json.dumps(joined), "again": int(found.state == "running")}
+            if joined != before:  # what is new has all its days yet
+                changes["created"] = core.now_us()
             model.update(**changes).where(model.id == found.id).execute()
             return int(found.id)
     now = core.now_us()

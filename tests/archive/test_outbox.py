@@ -168,6 +168,20 @@ def test_the_same_key_is_one_duty_that_takes_up_what_is_new(archive: Archive) ->
     assert add("5") != first
 
 
+def test_what_a_duty_takes_up_is_as_young_as_it_is(archive: Archive) -> None:
+    clock = Clock(archive)
+
+    def created_after(uid: str) -> datetime:
+        archive.promise("PACS", "forward", {"instances": [uid]}, key="series", **ASK)
+        (duty,) = archive.duties(**ASK)
+        return duty.created
+
+    first = created_after("1")
+    clock.advance(86400)
+    assert created_after("1") == first  # nothing is new
+    assert created_after("2") == first + timedelta(seconds=86400)
+
+
 def test_what_a_duty_took_up_while_it_ran_is_not_given_up_with_the_rest(archive: Archive) -> None:
     def add(uid: str) -> int:
         return archive.promise("PACS", "forward", {"instances": [uid]}, key="series", **ASK)

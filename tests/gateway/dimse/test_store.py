@@ -28,7 +28,7 @@ from archive.index.query import Level, Query
 from archive.service import Archive
 from archive.spool import Staging
 from archive.values import Stored
-from gateway.dimse import store
+from gateway.dimse import door, store
 from gateway.settings import DimseSettings, Peer
 from tests.gateway.dimse.running import AE_TITLE, running
 from tests.support.archives import ASK, open_archive
@@ -402,3 +402,23 @@ def test_an_error_of_ours_outside_of_a_handler_aborts_the_association(
         association.dimse_timeout = 5
         association.send_c_echo()
         assert aborted.wait(5)
+
+
+def test_an_error_of_ours_at_the_door_costs_one_connection_and_not_the_listener(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, failed = door.check_association_request, threading.Event()
+
+    def fail_once(payload: memoryview) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError
+        whole(payload)
+
+    monkeypatch.setattr(door, "check_association_request", fail_once)
+    with running(archive) as scp:
+        with associated(scp.port) as association:
+            assert not association.is_established
+        assert failed.is_set()
+        with associated(scp.port) as association:
+            assert association.is_established
