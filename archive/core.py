@@ -117,12 +117,17 @@ class Core:
         """Microseconds since the epoch, UTC."""
         return int(self.clock().timestamp() * 1_000_000)
 
-    def journal_time(self) -> datetime:
-        """A time for the next journal entry: after that of every entry before it, whatever a
-        clock that was set back says. Its writer notes it (:meth:`note_journal_time`)."""
+    def journal_time(self, now: datetime | None = None) -> datetime:
+        """A time for the next journal entry: ``now``, or later, so that it is after that of every
+        entry before it, whatever a clock that was set back says. Its writer notes it
+        (:meth:`note_journal_time`)."""
         last = self.setting(_JOURNAL)
-        now = self.clock()
+        now = self.clock() if now is None else now
         return max(now, moment_of(last + 1)) if isinstance(last, int) else now
+
+    def journal_mark(self) -> object:
+        """Another one once an entry was written after which what is stored may be another."""
+        return self.setting(_JOURNAL)
 
     def note_journal_time(self, time: datetime) -> None:
         """Call inside ``index.write``."""

@@ -253,6 +253,13 @@ class Busy(ArchiveError):
     reason = Reason.OUT_OF_RESOURCES
 
 
+class Changed(Busy):
+    """What was looked at is not so any more in the turn to write: nothing was done, look again."""
+
+    def __init__(self) -> None:
+        super().__init__("it was changed meanwhile; try again")
+
+
 class StoreTooNew(ArchiveError):
     """The data folder was written by a newer release; it is left untouched."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from archive.access import Principal
 from archive.core import Core
-from archive.errors import ArchiveError
+from archive.errors import ArchiveError, Changed
 from archive.journal import KEEP, READMIT, RECOMPRESS, Entry, KeptObject, Move, Revision, decode_entry
 from archive.record import BlobRef, blob_key
 from archive.values import Finding
@@ -17,9 +17,11 @@ class Journal:
     """All entries, read once. ``ended``: (record, SOP Instance UID) -> the entry that
     deleted or replaced it; ``readmitted``: what a later one brought back; ``revisions``:
     corrections of each, oldest first; ``kept``: non-patient instances by SOP Instance UID, and
-    when. ``broken``: keys of entries that cannot be read, and why."""
+    when. ``broken``: keys of entries that cannot be read, and why. ``mark``: of the core, when
+    it was read."""
 
     def __init__(self, core: Core) -> None:
+        self.mark = core.journal_mark()
         self.entries: list[Entry] = []
         self.broken: dict[str, str] = {}
         for key in core.storage.keys("journal/"):
@@ -56,6 +58,12 @@ class Journal:
             for move in entry.moves:
                 where = (move.target.sop_instance_uid, move.position)
                 self.moves.setdefault(move.target.record, {})[where] = (entry, move)
+
+    def still_holds(self, core: Core) -> None:
+        """Call inside ``index.write``. Raises Changed when others have written entries since:
+        what these say last is not known here."""
+        if core.journal_mark() != self.mark:
+            raise Changed
 
     def packed(self, core: Core, record: str) -> dict[tuple[str, int], BlobRef]:
         """Blobs of a record's instances that are stored recompressed, by SOP Instance UID and

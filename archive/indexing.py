@@ -19,7 +19,7 @@ from archive.errors import ArchiveError
 from archive.index import attributes
 from archive.index.attributes import AttributeRow
 from archive.index.text import fold
-from archive.journal import KEEP, READMIT, RECOMPRESS, Entry, Revision
+from archive.journal import KEEP, READMIT, RECOMPRESS, REPLACE, TOMBSTONED, Entry, Revision, Target
 from archive.part10.digest import content_digest
 from archive.prepare import Described
 from archive.record import BlobRef, Record, RecordedInstance, RecordedOriginal, blob_key
@@ -487,9 +487,26 @@ def _modalities(core: Core, study: int) -> None:
     execute(core, "UPDATE study SET modalities = ? WHERE id = ?", joined, study)
 
 
+def _tombstones(core: Core, sop: str) -> list[tuple[int, str]]:
+    """Time and reason of what is told of an instance that went."""
+    sql = "SELECT time, reason FROM tombstone WHERE sop_instance_uid = ?"
+    return [(int(time), str(reason)) for time, reason in execute(core, sql, sop).fetchall()]
+
+
+def _is_tombstone_of(core: Core, entry: Entry, target: Target) -> bool:
+    """Whether an instance went by this entry, or has come anew since it went."""
+    sql = "SELECT base_record_key FROM instance WHERE sop_instance_uid = ?"
+    row = execute(core, sql, target.sop_instance_uid).fetchone()
+    if row is not None:
+        return bool(row[0] != target.record)
+    return (microseconds(entry.time), entry.reason) in _tombstones(core, target.sop_instance_uid)
+
+
 def took_effect(core: Core, entry: Entry) -> bool:
     """Whether the index already shows what a journal entry says. Reads."""
     with core.index.read():
+        if entry.action in TOMBSTONED:  # others may have taken the same out, for another reason
+            return any(_is_tombstone_of(core, entry, target) for target in entry.targets)
         for target in entry.targets:
             row = execute(
                 core,
@@ -497,6 +514,8 @@ def took_effect(core: Core, entry: Entry) -> bool:
                 target.sop_instance_uid,
             ).fetchone()
             if (row is not None and row[0] == target.record) is not (entry.action == READMIT):
+                return False
+            if entry.action == REPLACE and row is None and _tombstones(core, target.sop_instance_uid):
                 return False
         for kept in entry.objects:
             row = execute(

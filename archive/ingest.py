@@ -194,7 +194,7 @@ def _try_store(
             principal.actor,
             "replaced",
             targets=[Target(r.record_key, r.sop_instance_uid) for r in replaced],
-            time=now,
+            time=core.journal_time(),
         )
         core.storage.put_bytes(entry.key, encode_entry(entry))
 
@@ -202,11 +202,16 @@ def _try_store(
 
     def commit() -> None:
         for row in replaced:
+            if execute(core, "SELECT 1 FROM instance WHERE id = ?", row.id).fetchone() is None:
+                raise _Again
             remove_instance(core, row, tombstone=False, time=now)
         for item in keep:
             uid = item.recorded.sop_instance_uid
-            if execute(core, "SELECT 1 FROM instance WHERE sop_instance_uid = ?", uid).fetchone():
+            known = execute(core, "SELECT 1 FROM instance WHERE sop_instance_uid = ?", uid).fetchone()
+            if known or rejected_before(core, uid):  # by others, since it was looked for
                 raise _Again
+        if entry is not None:
+            core.note_journal_time(entry.time)
         index_record(core, key, record, found, now)
         for item in keep:
             uid = item.recorded.sop_instance_uid

@@ -20,6 +20,7 @@ from archive.record import BlobRef
 RECOMPRESS, EXPAND = "recompress", "expand"
 REJECT, READMIT = "reject", "readmit"
 KEEP, FORGET = "keep", "forget"
+REPLACE = "replace"
 TOMBSTONED = frozenset(("delete", REJECT))
 VERSION = 3  # of readmissions and objects; of entries with moves 2; all others are of version 1
 

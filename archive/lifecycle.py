@@ -6,6 +6,8 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
+from typing import TypeVar
 
 from pydicom import dcmread
 from pydicom.config import RAISE
@@ -18,7 +20,7 @@ from archive.access import Action, Principal, Scope
 from archive.audit import INSTANCES_ACCESSED, STUDY_DELETED, AuditRecord
 from archive.availability import note_deleted
 from archive.core import Core
-from archive.errors import BadQuery, Busy, Held, NoSuchInstance, NoSuchSeries, NoSuchStudy
+from archive.errors import BadQuery, Busy, Changed, Held, NoSuchInstance, NoSuchSeries, NoSuchStudy
 from archive.indexing import add_revision, execute, remove_instance, took_effect
 from archive.ingest import put_blob
 from archive.journal import REJECT, Entry, Revision, Target, encode_entry, new_entry
@@ -31,7 +33,10 @@ from archive.record import BlobRef
 from archive.retrieve import bulk_values
 from archive.rows import Row, gone_for, live_siblings, rows_below
 
+T = TypeVar("T")
+
 IMPLEMENTATION_VERSION = "COVERSLIP_1"
+_TRIES = 5
 UTF_8 = "ISO_IR 192"
 # What a correction may touch: who, which order, which specimen, which study. Never what
 # describes the pixels or what identifies an object.
@@ -65,11 +70,27 @@ _KEYWORDS = {
 }
 
 
+def settled(verb: Callable[[], T]) -> T:
+    """The result of ``verb``, which looks and then writes; again when others came between."""
+    for _ in range(_TRIES - 1):
+        try:
+            return verb()
+        except Changed:
+            continue
+    return verb()
+
+
 def delete(
     core: Core, study: str, series: str, sop: str, *, reason: str, principal: Principal, scope: Scope
 ) -> int:
     """See ``Archive.delete``."""
     core.check(principal, Action.DELETE)
+    return settled(partial(_delete, core, study, series, sop, reason, principal, scope))
+
+
+def _delete(
+    core: Core, study: str, series: str, sop: str, reason: str, principal: Principal, scope: Scope
+) -> int:
     rows = named(core, study, series, sop, scope)
     try:
         refuse_part_of_slide(core, rows)
@@ -117,7 +138,8 @@ def remove(
 ) -> None:
     """Take instances out for every door, by a journal entry ``delete``, or ``reject``, which
     keeps their blobs. ``study``, ``series``, ``sop``: what was named, for the trail;
-    ``pointer``: the SOP Instance UID of what tells why."""
+    ``pointer``: the SOP Instance UID of what tells why. Raises Changed when one of them has
+    gone meanwhile, or was replaced."""
     now = core.journal_time()
     entry = new_entry(
         action,
@@ -131,6 +153,8 @@ def remove(
 
     def commit() -> None:
         for row in rows:
+            if execute(core, "SELECT 1 FROM instance WHERE id = ?", row.id).fetchone() is None:
+                raise Changed
             remove_instance(core, row, tombstone=True, reason=reason, time=now, keep=keep, pointer=pointer)
             core.add_change("deleted", row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid)
         note_deleted(core, rows)
@@ -146,7 +170,7 @@ def remove(
             )
         )
 
-    journalled(core, entry, commit)
+    journalled(core, entry, commit, last=True)
 
 
 def correct(
@@ -221,19 +245,23 @@ def correct(
     return len(revisions)
 
 
-def journalled(core: Core, entry: Entry, commit: Callable[[], None]) -> None:
+def journalled(core: Core, entry: Entry, commit: Callable[[], None], *, last: bool = False) -> None:
     """The entry, durable; then its effect. Killed in between, ``recover`` completes it;
-    refused, the entry is taken back."""
+    refused, the entry is taken back. ``last``: its place in the journal counts, so that no
+    entry of a later time may have had its effect; raises Changed then."""
     core.storage.put_bytes(entry.key, encode_entry(entry))
 
     def noted() -> None:
+        if last and core.journal_time(entry.time) != entry.time:
+            raise Changed
         commit()
         core.note_journal_time(entry.time)
 
     try:
         core.index.write(noted)
     except Exception:
-        # Whatever it is. A connection may be lost after the commit: only what had no effect is taken back.
+        # Whatever it is. A connection may be lost after the commit, and ``recover`` of another process
+        # may have completed the entry: only what had no effect is taken back.
         if not took_effect(core, entry):
             core.storage.delete(entry.key)
         raise

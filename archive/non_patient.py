@@ -7,11 +7,14 @@ inventories, which list patients, and are for those who see every study. The Par
 a blob, an entry of the journal says what it is, and the index is made from both.
 """
 
+import contextlib
 import gzip
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from archive.audit import INSTANCES_ACCESSED, INSTANCES_TRANSFERRED, AuditRecord
 from archive.core import Core
 from archive.errors import (
     ArchiveError,
+    Changed,
     DuplicateInstance,
     NoSuchBulkData,
     NoSuchInstance,
@@ -36,9 +40,10 @@ from archive.errors import (
 from archive.index.conditions import Sql, adapted, attribute_rows
 from archive.index.included import merge
 from archive.index.matching import Kind, Match
+from archive.indexing import MissingBlob
 from archive.ingest import put_blob
 from archive.journal import FORGET, KEEP, KeptObject, new_entry
-from archive.lifecycle import journalled
+from archive.lifecycle import journalled, settled
 from archive.non_patient_classes import CATEGORIES, CATEGORY_OF, RETURNED
 from archive.non_patient_index import MAX_BYTES, Described, NonPatientInstance
 from archive.part10.errors import Part10Error, UnknownTransferSyntax
@@ -50,6 +55,9 @@ from archive.rows import find_row
 from archive.values import Outcome, Page, Sender, StagedFile, Stored
 
 _HEAD_BYTES = 1 << 16
+_SMALL_BYTES = 1 << 20
+_one_at_a_time = threading.Lock()
+"""A file is held in memory a few times over while it is stored: of large ones only one is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +99,13 @@ def store(
         if scope == NOTHING:
             core.refuse(principal, "store by who sees nothing")
             raise NotAllowed(str(Action.STORE))
-        kept, described, source = _prepare(core, staged, scratch)
-        if category not in ("", kept.category) or sop_instance_uid not in ("", kept.sop_instance_uid):
-            expected = sop_instance_uid or category
-            found = kept.sop_instance_uid if sop_instance_uid else kept.category
-            raise NotOfResource(expected, found)
-        return _store(core, kept, described, source, principal, sender)
+        with _one_at_a_time if staged.size_bytes > _SMALL_BYTES else contextlib.nullcontext():
+            kept, described, source = _prepare(core, staged, scratch)
+            if category not in ("", kept.category) or sop_instance_uid not in ("", kept.sop_instance_uid):
+                expected = sop_instance_uid or category
+                found = kept.sop_instance_uid if sop_instance_uid else kept.category
+                raise NotOfResource(expected, found)
+            return settled(partial(_store, core, kept, described, source, principal, sender))
     except NotAllowed:
         raise  # audited where it was decided
     except ArchiveError as error:
@@ -105,10 +114,6 @@ def store(
     finally:
         staged.path.unlink(missing_ok=True)
         scratch.unlink(missing_ok=True)
-
-
-class _StoredMeanwhile(Exception):
-    """Somebody else has stored the same since it was looked for."""
 
 
 class NotOfResource(StudyMismatch):
@@ -178,15 +183,14 @@ def _store(
 
     def commit() -> None:
         if _known(core, kept, described):
-            raise _StoredMeanwhile
+            raise Changed
         rows.add(core, kept, described, now)
         core.add_audit(record)
 
     try:
-        journalled(core, entry, commit)
-    except _StoredMeanwhile:
-        core.index.write(lambda: core.add_audit(record))
-        return Stored("", "", uid, kept.sop_class_uid, Outcome.ALREADY)
+        journalled(core, entry, commit, last=True)
+    except MissingBlob:  # garbage collection came between: it is put again
+        raise Changed from None
     return Stored("", "", uid, kept.sop_class_uid, Outcome.STORED)
 
 
@@ -307,6 +311,10 @@ def _returned(category: str) -> Iterator[str]:
 def delete(core: Core, category: str, sop: str, *, reason: str, principal: Principal, scope: Scope) -> None:
     """See ``Archive.delete_non_patient``."""
     core.check(principal, Action.DELETE)
+    settled(partial(_delete, core, category, sop, reason, principal, scope))
+
+
+def _delete(core: Core, category: str, sop: str, reason: str, principal: Principal, scope: Scope) -> None:
     found = rows.instance_of(core, sop)
     if found is None or found.category != category or not rows.sees(scope, category):
         raise NoSuchInstance(sop)
@@ -316,8 +324,8 @@ def delete(core: Core, category: str, sop: str, *, reason: str, principal: Princ
 
     def commit() -> None:
         if rows.instance_of(core, sop) != found:
-            raise NoSuchInstance(sop)
+            raise Changed
         rows.remove(core, found, now)
         core.add_audit(AuditRecord(INSTANCES_ACCESSED, "D", principal, 0, "", sop, detail))
 
-    journalled(core, entry, commit)
+    journalled(core, entry, commit, last=True)

@@ -7,7 +7,7 @@ from functools import partial
 from archive import non_patient_index as rows
 from archive.audit import APPLICATION_ACTIVITY, AuditRecord
 from archive.core import Core
-from archive.errors import ArchiveError
+from archive.errors import ArchiveError, Changed
 from archive.history import RECOVERY, Journal
 from archive.indexing import execute
 from archive.journal import Entry, KeptObject
@@ -16,26 +16,40 @@ from archive.values import Finding
 
 
 def complete(core: Core, journal: Journal) -> Iterator[Finding]:
-    """Bring the index to what the journal says last of each."""
+    """Bring the index to what the journal says last of each. Raises Changed when others write
+    to it meanwhile: what they stored is not to be taken for a leftover."""
     for uid, (entry, kept) in list(journal.kept.items()):
         found = rows.instance_of(core, uid)
         if found is not None and found.digest == kept.blob.digest:
             continue
         try:
             described = _describe(core, kept)
-            core.index.write(partial(_put, core, found, kept, described, entry))
+            core.index.write(partial(_put, core, journal, found, kept, described, entry))
             yield Finding("journal", entry.key, f"{entry.action} completed", True)
+        except Changed:
+            raise
         except ArchiveError as error:
             yield Finding("journal", entry.key, f"{entry.action} cannot be completed: {error}")
     for found in list(rows.all_instances(core)):
         if found.sop_instance_uid not in journal.kept and not journal.broken:
-            core.index.write(partial(rows.remove, core, found, core.clock()))
+            core.index.write(partial(_drop, core, journal, found))
             yield Finding("journal", found.sop_instance_uid, "forget completed", True)
 
 
+def _drop(core: Core, journal: Journal, found: NonPatientInstance) -> None:
+    journal.still_holds(core)
+    rows.remove(core, found, core.clock())
+
+
 def _put(
-    core: Core, found: NonPatientInstance | None, kept: KeptObject, described: Described, entry: Entry
+    core: Core,
+    journal: Journal,
+    found: NonPatientInstance | None,
+    kept: KeptObject,
+    described: Described,
+    entry: Entry,
 ) -> None:
+    journal.still_holds(core)
     if found is not None:
         rows.remove(core, found, entry.time)
     rows.add(core, kept, described, entry.time)

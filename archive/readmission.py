@@ -15,7 +15,7 @@ from archive import lifecycle
 from archive.access import Action, Principal, Scope
 from archive.audit import APPLICATION_ACTIVITY, INSTANCES_ACCESSED, AuditRecord
 from archive.core import Core
-from archive.errors import NoSuchInstance, NoSuchSeries, NoSuchStudy
+from archive.errors import Changed, NoSuchInstance, NoSuchSeries, NoSuchStudy
 from archive.history import RECOVERY, Journal
 from archive.indexing import MissingBlob, add_revision, execute, extracts, index_record
 from archive.journal import READMIT, REJECT, Revision, Target, new_entry
@@ -35,6 +35,14 @@ def readmit(
 ) -> int:
     """See ``Archive.readmit``."""
     core.check(principal, Action.DELETE)
+    count = lifecycle.settled(partial(_readmit, core, study, series, sop, reason, principal, scope))
+    lifecycle.settled(partial(_drop_empty_notes, core, study, scope, principal))
+    return count
+
+
+def _readmit(
+    core: Core, study: str, series: str, sop: str, reason: str, principal: Principal, scope: Scope
+) -> int:
     journal = Journal(core)
     targets = _rejected(core, journal, study, series, sop) if scope.is_everything else []
     if not targets:
@@ -50,13 +58,12 @@ def readmit(
             returning.index()
         core.add_audit(record)
 
-    lifecycle.journalled(core, entry, commit)
-    _drop_empty_notes(core, study, scope, principal)
+    lifecycle.journalled(core, entry, commit, last=True)
     return len(targets)
 
 
 def complete(core: Core, journal: Journal) -> Iterator[Finding]:
-    """What the journal says was readmitted, and a kill kept out of the index."""
+    """What the journal says was readmitted, and a kill kept out of the index. Raises Changed."""
     missing = [
         Target(record, sop) for record, sop in sorted(journal.readmitted) if find_row(core, sop) is None
     ]
@@ -65,6 +72,7 @@ def complete(core: Core, journal: Journal) -> Iterator[Finding]:
         audit = AuditRecord(APPLICATION_ACTIVITY, "E", RECOVERY, 0, detail={"recovered": len(sops)})
 
         def commit(returning: "_Returning" = returning, audit: AuditRecord = audit) -> None:
+            journal.still_holds(core)
             returning.index()
             core.add_audit(audit)
 
@@ -122,8 +130,11 @@ class _Returning:
                 self._corrections.append((revision, entry.reason, entry.time, described))
 
     def index(self) -> None:
-        """Call inside ``index.write``. Raises MissingBlob."""
+        """Call inside ``index.write``. Raises MissingBlob, and Changed for what is here again."""
         core = self._core
+        for item in self._record.instances:
+            if find_row(core, item.sop_instance_uid) is not None:
+                raise Changed
         homes = {i.study_instance_uid: self._home(i.sop_instance_uid) for i in self._record.instances}
         time = datetime.fromisoformat(self._record.time)
         index_record(core, self._key, self._record, self._extracts, time, self._packed)

@@ -19,7 +19,7 @@ from archive import non_patient_recovery
 from archive.access import Principal, Scope
 from archive.audit import APPLICATION_ACTIVITY, AuditRecord
 from archive.core import LEASE_S, Core
-from archive.errors import ArchiveError
+from archive.errors import ArchiveError, Changed
 from archive.history import RECOVERY, Journal
 from archive.indexing import (
     MissingBlob,
@@ -41,6 +41,7 @@ from archive.retrieve import bulk_values
 from archive.rows import Row, find_row, microseconds
 from archive.values import Finding
 
+_TRIES = 5
 REINDEXING = "reindexing"  # setting: a reindex began and has not ended
 
 log = logging.getLogger(__name__)
@@ -58,21 +59,35 @@ def recover(core: Core, *, everything: bool) -> list[Finding]:
         count = rebuild(core, RECOVERY)
         return [Finding("index", "reindex", f"was killed and has been done again: {count} instances", True)]
     stale = stale_marks(core.run_dir)
-    if stale or everything:
-        # The journal first: what gave way to a replacement makes room for it.
+    done = not (stale or everything)
+    for _ in range(0 if done else _TRIES):
         journal = Journal(core)
-        findings.extend(journal.findings())
-        for entry in journal.entries:
-            if apply_entry(core, entry, journal):
-                findings.append(Finding("journal", entry.key, f"{entry.action} completed", True))
-        findings.extend(_complete_moves(core, journal))
-        findings.extend(complete_readmissions(core, journal))
-        findings.extend(non_patient_recovery.complete(core, journal))
-        findings.extend(unindexed(core, journal, repair=True))
-    for path in stale:
+        try:
+            findings.extend(f for f in journal.findings() if f not in findings)
+            for finding in _completed(core, journal):
+                findings.append(finding)
+            done = True
+            break
+        except Changed:  # others have written to the journal: what it says now
+            continue
+    if not done:
+        log.warning("the journal changes too fast to be gone through; what was left is seen to later")
+    for path in stale if done else ():
         if is_gone(path.name) or path.stat().st_mtime < clock.time() - LEASE_S:
             path.unlink(missing_ok=True)
     return findings
+
+
+def _completed(core: Core, journal: Journal) -> Iterator[Finding]:
+    """What was left undone, as it is done. Raises Changed."""
+    # The journal first: what gave way to a replacement makes room for it.
+    for entry in journal.entries:
+        if apply_entry(core, entry, journal):
+            yield Finding("journal", entry.key, f"{entry.action} completed", True)
+    yield from _complete_moves(core, journal)
+    yield from complete_readmissions(core, journal)
+    yield from non_patient_recovery.complete(core, journal)
+    yield from unindexed(core, journal, repair=True)
 
 
 def _sweep(core: Core) -> None:
@@ -161,7 +176,7 @@ def _complete(
 
 def apply_entry(core: Core, entry: Entry, journal: Journal) -> bool:
     """Bring the index to what an entry says, unless a later one says otherwise; False when
-    it is there already."""
+    it is there already. Raises Changed."""
     rows: list[Row] = []
     for target in entry.targets:
         if journal.ended.get((target.record, target.sop_instance_uid)) is not entry:
@@ -180,6 +195,8 @@ def apply_entry(core: Core, entry: Entry, journal: Journal) -> bool:
         return False
 
     def commit() -> None:
+        if rows:
+            journal.still_holds(core)
         for row in rows:
             remove_instance(
                 core,

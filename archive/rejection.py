@@ -3,6 +3,8 @@
 is gone for every door. The bytes go only when the retention period was the reason.
 """
 
+from functools import partial
+
 from pydicom.dataset import Dataset
 
 from archive import ingest, lifecycle
@@ -30,13 +32,14 @@ def store_file(
     replace: bool = False,
 ) -> Stored:
     """See ``Archive.store_file``."""
-    found: list[tuple[Note, list[Row]]] = []
+    found: list[Note] = []
 
     def look(dataset: Dataset) -> None:
         note = note_of(dataset)
         if note is not None:
             core.check(principal, Action.DELETE)
-            found.append((note, _named(core, note, scope)))
+            _named(core, note, scope)
+            found.append(note)
 
     stored = ingest.store_file(
         core,
@@ -49,12 +52,16 @@ def store_file(
         look=look,
     )
     # After the note is durable and before it is acknowledged: who was cut off sends it again.
-    for note, rows in found:
-        if rows:
-            action = "delete" if note.code == EXPIRED else REJECT
-            pointer = stored.sop_instance_uid
-            lifecycle.remove(core, rows, action, reason=note.reason, principal=principal, pointer=pointer)
+    for note in found:
+        lifecycle.settled(partial(_apply, core, note, stored.sop_instance_uid, principal, scope))
     return stored
+
+
+def _apply(core: Core, note: Note, pointer: str, principal: Principal, scope: Scope) -> None:
+    rows = _named(core, note, scope)
+    if rows:
+        action = "delete" if note.code == EXPIRED else REJECT
+        lifecycle.remove(core, rows, action, reason=note.reason, principal=principal, pointer=pointer)
 
 
 def reject(
