@@ -138,7 +138,7 @@ def _operation(rule: Rule, occurrence: int) -> dict[str, object]:
         "summary": lines[0] if lines else "",
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in sorted(rule.arguments)
+            for name in sorted(rule.arguments - set(rule.defaults or ()))
         ],
         "responses": {"default": {"description": "See docs/conformance.md; errors are JSON objects."}},
     }

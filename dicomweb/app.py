@@ -113,6 +113,8 @@ def _begin() -> Response | None:
 def _finish(response: Response) -> Response:
     for name, value in security_headers(context.web().settings):
         response.headers.setdefault(name, value)
+    if response.status_code == 204:
+        response.headers.pop("Content-Type", None)  # Flask's, of a body that is none
     if "request_id" in g:
         response.headers["X-Request-Id"] = g.request_id
         route = request.endpoint or "none"

@@ -21,10 +21,12 @@ from dicomweb.multipart import MultipartReader, PartData, boundary_of
 from dicomweb.native_xml import native_dicom_model
 from dicomweb.native_xml_reader import read_native_xml
 from dicomweb.responses import Part, accept, accept_query, multipart_related
+from dicomweb.stow_metadata import check_values
 
 commitments = Blueprint("commitments", __name__, url_prefix=urls.ROOT)
 
 BODY_BYTES = 8 << 20
+_VALUES = 500_000  # of JSON; 20,000 instances have 180,000 to 240,000
 RETRY_AFTER_S = 5
 _SOPS, _STUDIES, _SERIES = "00081199", "00081110", "00081115"
 _CLASSES, _INSTANCES = "00081112", "0008114A"  # references by SOP class, and in each of these
@@ -85,6 +87,7 @@ def _data_set() -> Any:
         return read_native_xml([body])[0]
     if kind not in (media.JSON, "application/json"):
         raise UnsupportedMediaType(f"the body must be {media.JSON} or {media.XML}")
+    check_values(body, _VALUES)
     try:
         found = json.loads(body)
     except (ValueError, RecursionError) as error:

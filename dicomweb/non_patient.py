@@ -148,6 +148,8 @@ def retrieve_non_patient_bulk(category: str, instance: str, path: str) -> Respon
     place = f"{base_url()}{urls.non_patient_path(category, instance)}/bulkdata/{path}"
     etag = etag_of(place, chosen, found.digest.hex())
     data = archive().non_patient_bulk(category, instance, path, **caller())
+    if is_known(etag):
+        return not_modified(etag, REVALIDATE)
     if not chosen.multipart:
         return single_part([data], len(data), chosen.content_type, etag, REVALIDATE)
     part = Part(chosen.content_type, place, [data], len(data))

@@ -59,9 +59,9 @@ def store_metadata(body: BodyType, report: Report, store: Store) -> None:
         except (MultipartError, TooLarge) as error:
             report.refuse(error)
         size = sum(length for places in metadata for _, length in places)
-        with _one_at_a_time if size > _SMALL_BYTES else contextlib.nullcontext():
+        with _turn(size):
             for places in metadata:
-                store_each(body.kind, assembly, places, report, store)
+                _store_each(body.kind, assembly, places, report, store)
         for _ in range(min(assembly.unused(), web().settings.parts_per_request)):
             report.refuse(Unreadable("a bulk part that no data set refers to"))
 
@@ -116,7 +116,19 @@ def _absolute(uri: str) -> str:
 def store_each(
     kind: str, assembly: Assembly, places: list[tuple[int, int]], report: Report, store: Store
 ) -> None:
-    """Store the data sets of one part, kept in ``assembly`` at ``places``."""
+    """Store the data sets of a body, kept in ``assembly`` at ``places``."""
+    with _turn(sum(length for _, length in places)):
+        _store_each(kind, assembly, places, report, store)
+
+
+def _turn(size: int) -> contextlib.AbstractContextManager[object]:
+    """What metadata of so many bytes wait for."""
+    return _one_at_a_time if size > _SMALL_BYTES else contextlib.nullcontext()
+
+
+def _store_each(
+    kind: str, assembly: Assembly, places: list[tuple[int, int]], report: Report, store: Store
+) -> None:
     try:
         data_sets = _read(kind, assembly, places)
         limit = web().settings.parts_per_request
@@ -154,13 +166,18 @@ def _read(kind: str, assembly: Assembly, places: list[tuple[int, int]]) -> list[
     if kind == media.XML:
         return list(read_native_xml(chunks))
     encoded = b"".join(chunks)
-    if sum(map(encoded.count, (b"{", b"[", b","))) > _VALUES:
-        raise TooLarge(f"more than {_VALUES} objects, arrays and members in the metadata")
+    check_values(encoded, _VALUES)
     try:
         found = json.loads(encoded, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError) as error:
         raise Unreadable("the metadata are not JSON") from error
     return found if isinstance(found, list) else [found]
+
+
+def check_values(encoded: bytes, most: int) -> None:
+    """Raises TooLarge for JSON that would make more than so many objects and references."""
+    if sum(map(encoded.count, (b"{", b"[", b","))) > most:
+        raise TooLarge(f"more than {most} objects, arrays and members in the metadata")
 
 
 def _resolve(data_set: dict[str, Any], depth: int) -> None:

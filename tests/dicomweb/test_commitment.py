@@ -160,6 +160,7 @@ def test_request_and_result_may_be_xml(client, archive, multipart):
         (b"x", "text/plain", 415),
         (b"x", 'multipart/related; type="application/dicom+xml"', 400),
         (b" " * ((8 << 20) + 1), "application/dicom+json", 413),
+        (b"[" + b"[]," * 300_000 + b"[]]", "application/dicom+json", 413),
     ],
 )
 def test_a_body_that_asks_for_nothing_is_refused(client, body, content_type, status):

@@ -27,6 +27,7 @@ def test_a_deleted_instance_is_410_at_every_resource_and_the_others_stay(client)
     assert client.get(f"{LEVEL}/frames/1", headers=ANY).status_code == 200  # held by the caches
     response = client.delete(LEVEL)
     assert (response.status_code, response.get_data()) == (204, b"")
+    assert "Content-Type" not in response.headers
     for resource in BELOW:
         assert client.get(f"{LEVEL}{resource}", headers=ANY).status_code == 410, resource
     assert client.get(f"{LABEL}/metadata", headers=JSON).status_code == 200

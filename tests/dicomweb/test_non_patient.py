@@ -3,6 +3,7 @@
 
 import io
 import json
+import threading
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from archive.access import EVERYTHING, Action, OpenPolicy, Principal, Scope
 from archive.non_patient_classes import CATEGORIES, RETURNED
+from dicomweb import stow_metadata
 from dicomweb.app import create_app
 from dicomweb.settings import WebSettings
 from tests.dicomweb import samples
@@ -93,6 +95,9 @@ def test_large_values_are_named_and_can_be_fetched(client):
     url = found["00281201"]["BulkDataURI"]
     response = client.get(url, headers={"Accept": "application/octet-stream"})
     assert response.get_data() == made.RedPaletteColorLookupTableData
+    known = {"Accept": "application/octet-stream", "If-None-Match": response.headers["ETag"]}
+    assert client.get(url, headers=known).status_code == 304
+    assert client.get(f"{url[:-1]}9", headers={**known, "If-None-Match": "*"}).status_code == 404
     assert client.get(f"{url[:-1]}9", headers={"Accept": "application/octet-stream"}).status_code == 404
 
 
@@ -216,6 +221,17 @@ def test_one_beyond_the_limit_is_refused_unread(client, monkeypatch):
     response = one(client, PALETTES, written(palette()))
     assert (response.status_code, reasons(response)) == (413, [0xA700])
     assert put(client, PALETTES, written(palette())).status_code == 413
+
+
+def test_a_large_data_set_waits_until_another_has_been_read(client, monkeypatch):
+    turn = threading.Lock()
+    monkeypatch.setattr(stow_metadata, "_SMALL_BYTES", 100)
+    monkeypatch.setattr(stow_metadata, "_one_at_a_time", turn)
+    read, held = stow_metadata._read, []
+    monkeypatch.setattr(stow_metadata, "_read", lambda *given: (held.append(turn.locked()), read(*given))[1])
+    body = json.dumps(hanging_protocol().to_json_dict())
+    assert one(client, PROTOCOLS, body, "application/dicom+json").status_code == 200
+    assert held == [True]
 
 
 def test_one_among_studies_goes_to_its_own_place(client):
