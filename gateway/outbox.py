@@ -35,7 +35,7 @@ _FORGOTTEN_AFTER_S = 30 * 86400.0
 
 
 class Stopped(Exception):
-    """The worker stops: the duty goes back, and counts as not attempted."""
+    """The worker stops: the duty goes back, and may be taken up at once."""
 
 
 class Outbox:
