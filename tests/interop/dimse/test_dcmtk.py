@@ -66,6 +66,11 @@ def test_echoscu_is_answered(scp: Scp) -> None:
     assert answer.returncode == 0, answer.stderr
 
 
+def test_termscu_does_not_end_the_listener(scp: Scp) -> None:
+    send("termscu", scp.port)  # its private SOP class is a storage class as far as we know
+    assert send("echoscu", scp.port).returncode == 0
+
+
 def test_storescu_with_another_called_title_is_rejected_with_its_reason(scp: Scp) -> None:
     answer = subprocess.run(
         [require_tool("echoscu"), "-aec", "SOMEBODY", "127.0.0.1", str(scp.port)],
