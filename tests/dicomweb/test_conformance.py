@@ -4,6 +4,11 @@
 import re
 from pathlib import Path
 
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
+
+from archive.errors import Reason, StoreWarning
+from archive.index.attributes import EXTRACTED
+from archive.index.columns import COLUMNS
 from converters.codecs.transfer_syntax import (
     EXPLICIT_LE,
     FAMILY,
@@ -56,3 +61,24 @@ def test_the_statement_lists_every_transfer_syntax_that_frames_are_given_in_and_
             assert can_transcode(EXPLICIT_LE, uid, 16, pixel_representation=1) == ("unsigned" not in bits), (
                 uid
             )
+
+
+def test_the_statement_lists_every_failure_and_warning_reason_of_a_store_request():
+    statement = Path(ROOT, "docs/conformance.md").read_text(encoding="utf-8")
+    table = statement.partition("| code | Failure Reason")[2].partition("\n\n")[0]
+    stored = {reason for reason in Reason if reason is not Reason.NO_SUCH_SOP_INSTANCE}
+    listed = re.findall(r"^\| ([0-9A-F]{4}) \| (warning: )?", table, flags=re.MULTILINE)
+    assert {int(code, 16) for code, warning in listed if not warning} == stored
+    assert {int(code, 16) for code, warning in listed if warning} == set(StoreWarning)
+
+
+def test_the_statement_lists_every_key_of_searches():
+    statement = Path(ROOT, "docs/conformance.md").read_text(encoding="utf-8")
+    section = statement.partition("## Search")[2].partition("\n## ")[0]
+    rows = re.findall(
+        r"^\| (.*) \| (?:studies|series|instances|tried row by row) \|$", section, flags=re.MULTILINE
+    )
+    named = {word for word in re.findall(r"\w+", " ".join(rows)) if tag_for_keyword(word)}
+    matched = (path for path, column in COLUMNS.items() if column.matchable)
+    keys = [path.split(".") for path in (*matched, *EXTRACTED)]
+    assert named == {keyword_for_tag(tag) for path in keys for tag in path}

@@ -138,7 +138,7 @@ NAMES = [
     "after",
     "search", "requestType", "studyUID", "seriesUID", "objectUID", "contentType", "frameNumber", "rows",
     "columns", "region",
-    "transferSyntax", "7FE00010", "StudyTime",
+    "transferSyntax", "7FE00010", "StudyTime", "code", "reason", "opticalpath", "focalplane",
 ]  # fmt: skip
 ARGUMENTS = [
     "SM\\ANN", '""', '""\\x', "1.2\\1.3,1.4", "2026010199-", "20260101-20250101", "a*b?c", "=*=", "\ud7ff",
@@ -149,7 +149,7 @@ ARGUMENTS = [
     "*" * 40, "\\",
     "^=\\", "99999999999999999999", "00100010", "GroupLength", "image/png", "2.25.1,2.25.2", "WADO", STUDY,
     SERIES,
-    f"{SERIES}.1", "\x00", "é", '"', "''", "1/0", "010203-", "250000",
+    f"{SERIES}.1", "\x00", "é", '"', "''", "1/0", "010203-", "250000", "113001", "113039", "\n",
 ]  # fmt: skip
 BODIES = [
     b"", b"{}", b"[]", b"[[]]", b"\x00" * 200, b"--b\r\n\r\n\r\n--b--\r\n",
