@@ -20,6 +20,7 @@ from archive.rows import Row
 DUTY = "availability"
 _STATE = "availability"
 _CHANGES = 1000
+_OF_ORDERS = ("order-", "step-")  # changes that no instance has part in
 _DELETED = 20_000  # of one study in one notice
 
 Reference = tuple[str, str, str]
@@ -68,13 +69,14 @@ class Availability:
                 return 0
             rows = execute(
                 core,
-                "SELECT seq, time, study_instance_uid FROM change WHERE seq > ? ORDER BY seq LIMIT ?",
+                "SELECT seq, time, study_instance_uid, action FROM change WHERE seq > ? ORDER BY seq LIMIT ?",
                 state["seq"],
                 _CHANGES,
             ).fetchall()
-            for seq, time, study in rows:
-                _study(state, study, time)
+            for seq, time, study, action in rows:
                 state["seq"] = seq
+                if study and not action.startswith(_OF_ORDERS):
+                    _study(state, study, time)
             quiet = core.now_us() - int(settle_s * 1e6)
             due = [uid for uid, found in state["studies"].items() if found["latest"] <= quiet]
             if len(rows) == _CHANGES:

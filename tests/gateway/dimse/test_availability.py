@@ -150,6 +150,18 @@ def test_a_peer_that_is_down_or_refuses_is_told_later_and_a_notice_it_has_is_eno
     assert first == second  # one notice has one UID, however often it is sent
 
 
+def test_an_order_is_no_news_of_instances(archive: Archive) -> None:
+    promised(archive)
+    core = archive._core
+    for action in ("order-scheduled", "step-in-progress"):
+        core.index.write(lambda action=action: core.add_change(action, "1.2.3"))
+    stored = store_bytes(archive, make_instance(study="1.2.4"))
+    promised(archive)
+    later(archive, 100)
+    assert promised(archive) == 1
+    assert duty(archive).payload["study"] == stored.study_instance_uid
+
+
 def test_nobody_is_told_where_nobody_is_named(archive: Archive) -> None:
     promised(archive)
     with AvailabilityWatch(archive, (), 0.0, threading.Event()):
