@@ -17,7 +17,7 @@ from archive.errors import BadOrder, NotAllowed, StepRefused
 from archive.indexing import execute
 from archive.part10.meta import is_uid
 from archive.worklist_check import DataSet, checked
-from archive.worklist_items import COMPLETED, DISCONTINUED, STARTED, first, pack, unpack
+from archive.worklist_items import COMPLETED, DISCONTINUED, STARTED, STEP, first, pack, unpack
 
 IN_PROGRESS = "IN PROGRESS"
 _FINAL = frozenset((COMPLETED, DISCONTINUED))
@@ -33,6 +33,7 @@ MAY_NO_LONGER_BE_UPDATED = 0xA710
 """Error ID (0000,0903) of PS3.4 Table F.7.2-2."""
 
 STATUS = "00400252"
+_STATION_TITLE = "00400001"
 _SCHEDULED = "00400270"
 # Of type 1 in the request that creates a step, and in its final state (PS3.4 Table F.7.2-1).
 _AT_FIRST = ("00080060", "00400241", "00400244", "00400245", STATUS, "00400253", _SCHEDULED)
@@ -47,7 +48,13 @@ _FIXED = frozenset((
 
 
 def begin(
-    core: Core, sop_instance_uid: str, attributes: Mapping[str, object], *, principal: Principal, scope: Scope
+    core: Core,
+    sop_instance_uid: str,
+    attributes: Mapping[str, object],
+    *,
+    stations: tuple[str, ...] | None,
+    principal: Principal,
+    scope: Scope,
 ) -> str:
     """See ``Archive.begin_performed_step``."""
     _may(core, principal, scope, Action.STORE)
@@ -78,7 +85,7 @@ def begin(
         step_id = int(
             execute(core, "SELECT step_id FROM performed_step WHERE sop_instance_uid = ?", uid).fetchone()[0]
         )
-        for row in {row.item_id: row for item in scheduled for row in _items(core, item)}.values():
+        for row in {row.item_id: row for item in scheduled for row in _items(core, item, stations)}.values():
             execute(
                 core, "INSERT INTO performed_step_item (step_id, item_id) VALUES (?, ?)", step_id, row.item_id
             )
@@ -182,8 +189,19 @@ def _check_final(content: DataSet, status: str) -> None:
             _need(series, tag)
 
 
-def _items(core: Core, scheduled: DataSet) -> list[worklist.Row]:
-    """The items that an item of ScheduledStepAttributesSequence names."""
+def _items(core: Core, scheduled: DataSet, stations: tuple[str, ...] | None) -> list[worklist.Row]:
+    """The items that an item of ScheduledStepAttributesSequence names, of those that the
+    performing station may see."""
+    return [row for row in _named(core, scheduled) if stations is None or _is_for(row, stations)]
+
+
+def _is_for(row: worklist.Row, stations: tuple[str, ...]) -> bool:
+    steps = unpack(row.content).get(STEP, {}).get("Value") or [{}]
+    own = steps[0].get(_STATION_TITLE, {}).get("Value") or []
+    return not any(own) or bool({str(title).strip() for title in own if title} & set(stations))
+
+
+def _named(core: Core, scheduled: DataSet) -> list[worklist.Row]:
     study, step = first(scheduled, "0020000D"), first(scheduled, "00400009")
     if step:
         return worklist.find_all(

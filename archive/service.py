@@ -526,13 +526,17 @@ class Archive:
         sop_instance_uid: str,
         attributes: Mapping[str, object],
         *,
+        stations: tuple[str, ...] | None = None,
         principal: Principal,
         scope: Scope,
     ) -> str:
         """Create a performed procedure step, IN PROGRESS (PS3.4 F.7.2.1), and start the scheduled
-        steps that it names; its UID, a new one for "". ``attributes``: DICOM JSON model.
-        Raises StepRefused."""
-        return performed.begin(self._core, sop_instance_uid, attributes, principal=principal, scope=scope)
+        steps that it names; its UID, a new one for "". ``attributes``: DICOM JSON model;
+        ``stations``: whose scheduled steps may be started, beside those for no station in
+        particular, None for all. Raises StepRefused."""
+        return performed.begin(
+            self._core, sop_instance_uid, attributes, stations=stations, principal=principal, scope=scope
+        )
 
     def update_performed_step(
         self, sop_instance_uid: str, changes: Mapping[str, object], *, principal: Principal, scope: Scope

@@ -22,6 +22,6 @@ def services(settings: DimseSettings | None = None, peers: PeerTable | None = No
         get.service(),
         commitment.service(),
         worklist.service((peers or PeerTable()).stations),
-        mpps.service(),
+        mpps.service((peers or PeerTable()).stations),
         mpps.retrieve_service(),
     )

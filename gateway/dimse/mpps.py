@@ -19,6 +19,7 @@ from gateway.dimse.services import (
     Service,
     UnreadableIdentifier,
 )
+from gateway.dimse.worklist import Stations
 
 MPPS = "1.2.840.10008.3.1.2.3.3"
 MPPS_RETRIEVE = "1.2.840.10008.3.1.2.3.4"
@@ -29,13 +30,16 @@ INVALID_ATTRIBUTE_VALUE = 0x0106
 log = logging.getLogger(__name__)
 
 
-def service() -> Service:
-    """N-CREATE and N-SET of steps that scanners perform."""
+def service(stations: Stations = lambda _: None) -> Service:
+    """N-CREATE and N-SET of steps that scanners perform; ``stations`` as in the worklist."""
     return Service(
         "Modality Performed Procedure Step",
         frozenset({MPPS}),
         Right.WORKLIST,
-        {"N_CREATE": _answered(on_n_create), "N_SET": _answered(on_n_set)},
+        {
+            "N_CREATE": _answered(lambda request: on_n_create(request, stations)),
+            "N_SET": _answered(on_n_set),
+        },
     )
 
 
@@ -73,11 +77,15 @@ def _answered(handler: Callable[[Request], None]) -> Callable[[Request], None]:
     return serve
 
 
-def on_n_create(request: Request) -> None:
+def on_n_create(request: Request, stations: Stations) -> None:
     """A step begins (PS3.4 F.7.2.1)."""
     named = request.primitive.AffectedSOPInstanceUID
     uid = request.archive.begin_performed_step(
-        str(named) if named else "", _attributes(request), principal=request.principal, scope=request.scope
+        str(named) if named else "",
+        _attributes(request),
+        stations=stations(request.principal.actor),
+        principal=request.principal,
+        scope=request.scope,
     )
     request.respond(SUCCESS, AffectedSOPInstanceUID=uid)
 

@@ -9,6 +9,7 @@ from pynetdicom.status import PROCEDURE_STEP_STATUS as STATUSES
 
 from archive.service import Archive
 from gateway.dimse.mpps import MPPS, MPPS_RETRIEVE
+from gateway.settings import DimseSettings, Peer
 from tests.gateway.dimse.asking import associated, from_json
 from tests.gateway.dimse.running import Scp, running
 from tests.support.archives import ASK
@@ -132,3 +133,18 @@ def test_a_step_can_be_retrieved_in_whole_and_in_part(scp: Scp) -> None:
 def test_all_statuses_are_of_the_service_class() -> None:
     for code in (0x0000, 0x0106, 0x0107, 0x0110, 0x0111, 0x0112, 0x0120, 0x0121, 0x0124):
         assert code in STATUSES
+
+
+def test_a_scanner_starts_no_order_of_another_station(archive: Archive) -> None:
+    schedule(archive, item(1))
+    local = ("127.0.0.0/8",)
+    peers = (
+        Peer("SCANNER1", local, rights=("worklist",), stations=("ANOTHER",)),
+        Peer("BROKER", local, rights=("worklist",)),
+    )
+    with running(archive, DimseSettings(peers=peers)) as scp:
+        assert create(scp).Status == 0x0000  # the step is kept, as it is of no order that it may see
+        assert status_of(archive) == "SCHEDULED"
+        with associated(scp.port, ae_title="BROKER") as association:
+            association.send_n_create(from_json(performed(1)), MPPS, "2.25.43")
+        assert status_of(archive) == "STARTED"
