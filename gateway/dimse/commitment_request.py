@@ -51,6 +51,7 @@ class CommitmentRequest:
             calling_ae_title=self._ae_title,
             roles={SOP_CLASS: (True, False)},
         ) as peer:
+            context = peer.context_of(SOP_CLASS)  # none: nothing is asked, and no answer waited for
             for start in range(0, len(references), _AT_ONCE):
                 some = list(references[start : start + _AT_ONCE])
                 transaction = str(generate_uid(prefix=None))
@@ -58,7 +59,7 @@ class CommitmentRequest:
                     transaction, destination.ae_title, some, principal=self._principal
                 )
                 status, _ = peer.n_action(
-                    peer.context_of(SOP_CLASS),
+                    context,
                     SOP_CLASS,
                     WELL_KNOWN_INSTANCE,
                     _REQUEST,
