@@ -137,7 +137,7 @@ def test_the_result_comes_on_the_association_of_the_request(archive: Archive) ->
         assert asked(association, transaction, (WSI, sop)) == 0
         assert told.empty()
         work(archive)
-        event_type, result = told.get(timeout=10)
+        event_type, result = told.get(timeout=60)
         assert association.is_established
     assert event_type == 1
     assert result.TransactionUID == transaction
@@ -169,7 +169,7 @@ def test_each_failure_has_its_reason(archive: Archive, tmp_path: Path) -> None:
         ]
         assert asked(association, generate_uid(), *references) == 0
         work(archive)
-        event_type, result = told.get(timeout=10)
+        event_type, result = told.get(timeout=60)
     assert event_type == 2
     assert pairs(result) == [(WSI, whole)]
     assert {row[1]: row[2] for row in pairs(result, "FailedSOPSequence")} == {
@@ -216,11 +216,11 @@ def test_a_transaction_uid_is_used_once_but_the_same_request_may_come_again(arch
         with associated(scp.port, told) as association:
             assert asked(association, transaction, (WSI, one)) == 0
             work(archive)
-            told.get(timeout=10)
+            told.get(timeout=60)
             assert asked(association, transaction, (WSI, two)) == 0x0131
             # As after a crash of the peer: it asks again and is told again.
             assert asked(association, transaction, (WSI, one)) == 0
-            assert pairs(told.get(timeout=10)[1]) == [(WSI, one)]
+            assert pairs(told.get(timeout=60)[1]) == [(WSI, one)]
 
 
 def test_who_did_not_wait_is_called_later(archive: Archive) -> None:
@@ -234,7 +234,7 @@ def test_who_did_not_wait_is_called_later(archive: Archive) -> None:
         assert (duty.receiver, duty.payload) == (PEER, {"transaction": transaction})
         with listening(told) as destination:
             reporter(archive, destination).deliver(duty, lambda *_: None)
-            event_type, result = told.get(timeout=10)
+            event_type, result = told.get(timeout=60)
             assert (event_type, result.TransactionUID, pairs(result)) == (1, transaction, [(WSI, sop)])
             reporter(archive, destination).deliver(
                 duty, lambda *_: None
@@ -271,7 +271,7 @@ def test_a_peer_without_an_address_is_told_when_it_comes_again(archive: Archive)
             assert asked(association, transaction, (WSI, sop)) == 0
         work(archive)
         with associated(scp.port, told):
-            _, result = told.get(timeout=10)
+            _, result = told.get(timeout=60)
             assert result.TransactionUID == transaction
         with associated(scp.port, told) as association:
             time.sleep(1.2)
@@ -325,7 +325,7 @@ def test_a_result_waits_for_the_end_of_a_data_set_that_is_on_its_way(archive: Ar
         assert told.empty()
         association.abort()
     with running(archive) as scp, associated(scp.port, told):
-        told.get(timeout=10)
+        told.get(timeout=60)
 
 
 def test_while_the_peer_stays_the_outbox_leaves_it_to_its_association(archive: Archive) -> None:
@@ -335,12 +335,12 @@ def test_while_the_peer_stays_the_outbox_leaves_it_to_its_association(archive: A
         with associated(scp.port, told, status=0x0110) as association:
             assert asked(association, transaction, (WSI, sop)) == 0
             work(archive)
-            told.get(timeout=10)  # refused by the peer: it was not told
+            told.get(timeout=60)  # refused by the peer: it was not told
             duty = claimed(archive)
             assert duty is not None
             with listening(told) as destination, pytest.raises(DeliveryError, match="association of its own"):
                 reporter(archive, destination).deliver(duty, lambda *_: None)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         with listening(told) as destination:
             while True:
                 try:
