@@ -12,7 +12,7 @@ Piece = bytes | bytearray | memoryview
 
 # Of an endless maximum length (0) and of a huge one this much is used.
 LARGEST_PDU_BYTES = 128 * 1024
-SMALLEST_PDU_BYTES = 1024  # a peer that announces less gets this much: headers must fit
+SMALLEST_PDU_BYTES = 64  # a peer that announces less gets this much: headers must fit
 
 NO_DATA_SET = 0x0101
 _DATA_SET = 0x0001
@@ -133,7 +133,7 @@ def message_pdus(
 
 def _pdus(context_id: int, chunks: Iterable[Piece], kind: int, maximum_length: int) -> Iterator[list[Piece]]:
     largest = min(maximum_length or LARGEST_PDU_BYTES, LARGEST_PDU_BYTES)
-    room = max(largest, SMALLEST_PDU_BYTES) - 6
+    room = max(largest, SMALLEST_PDU_BYTES) - 6 & ~1  # fragments are of even length (PS3.8 E.1)
     pieces: list[Piece] = []
     held = 0
     for chunk in chunks:

@@ -63,6 +63,9 @@ class Counting:
     def collect_garbage(self, **caller: object) -> int:
         return 0
 
+    def expire_commitments(self) -> int:
+        return 0
+
 
 def test_housekeeping_goes_on_after_a_failure_and_ends_with_its_role(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.maintenance.FOLD_S", 0.01)
