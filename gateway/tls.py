@@ -101,7 +101,7 @@ class PeerContext(ssl.SSLContext):
             peer = self.peer
             if peer is not None and not is_bound_to(peer, Certificate.of_peer(connection)):
                 raise _not_theirs(peer)
-        except BaseException:
+        except BaseException:  # also when interrupted: no connection stays behind
             connection.close()
             raise
         return connection

@@ -6,25 +6,24 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from archive.errors import ArchiveError
 from archive.part10.errors import Part10Error
-from archive.part10.syntaxes import IMPLICIT
 from archive.transfer import Reference
 from gateway.delivery import DeliveryError
 from gateway.dimse.peers import Destination
 from gateway.dimse.query_keys import MOVE, agree_to_retrieve, sop_classes
-from gateway.dimse.requestor import MAXIMUM_CONTEXTS, AssociationRejected, Proposal, Requestor
+from gateway.dimse.requestor import AssociationRejected, Requestor
 from gateway.dimse.retrieval import (
     CANNOT_PERFORM,
     DESTINATION_UNKNOWN,
-    EXPLICIT_LITTLE_ENDIAN,
     Cancelled,
     Suboperations,
     suboperations,
 )
 from gateway.dimse.rights import Right
+from gateway.dimse.sending import proposed
 from gateway.dimse.services import Request, Service
 
 log = logging.getLogger(__name__)
@@ -94,21 +93,6 @@ def _is_local(family: int, address: tuple[object, ...]) -> bool:
     return False
 
 
-def batch(references: Iterable[Reference]) -> tuple[list[Proposal], list[Reference]]:
-    """What one association can carry: contexts, one for each SOP class and stored transfer
-    syntax and one each for Explicit and Implicit VR Little Endian (the default, PS3.5 10.1),
-    and the instances that they are for."""
-    wanted: dict[tuple[str, str], None] = {}
-    carried = []
-    for one in references:
-        syntaxes = (one.transfer_syntax_uid, EXPLICIT_LITTLE_ENDIAN, IMPLICIT)
-        needed = dict.fromkeys((one.sop_class_uid, uid) for uid in syntaxes)
-        if len(wanted | needed) <= MAXIMUM_CONTEXTS:
-            wanted |= needed
-            carried.append(one)
-    return [Proposal(abstract, (transfer,)) for abstract, transfer in wanted], carried
-
-
 def _send(request: Request, found: Suboperations, destination: Destination, ae_title: str) -> None:
     """Until nothing is left, the peer cancels, or the destination does not come back."""
     breaks = 0  # in a row, without an instance that arrived
@@ -165,7 +149,7 @@ class _Courier:
         """Send what one association can carry. Raises DeliveryError, Cancelled; ArchiveError
         and Part10Error for what turned out damaged on its way."""
         originator = (self._request.principal.actor, self._request.message_id)
-        proposals, references = batch(self._found.left.values())
+        proposals, references = proposed(self._found.left.values())
         with Requestor.connect(destination, proposals, calling_ae_title=ae_title) as peer:
             for one in references:
                 if self._request.cancelled:

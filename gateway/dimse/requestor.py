@@ -132,7 +132,7 @@ class Requestor:
         try:
             line.write([request])
             made._negotiated(contexts, asked, time.monotonic() + timeout_s)
-        except BaseException:
+        except BaseException:  # also when interrupted: no connection stays behind
             line.close()
             raise
         return made

@@ -91,7 +91,9 @@ class DimseServer:
                 self._associations.add(association)
             begun.append(association)
             association.start()
-        except BaseException:
+        except BaseException:  # also when interrupted: nothing is counted that does not run
+            with self._changed:
+                self._associations.difference_update(begun)
             self.admission.leave(admitted)
             _hang_up(connection)
             connection.close()

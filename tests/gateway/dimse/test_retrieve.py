@@ -29,9 +29,10 @@ from archive.service import Archive
 from archive.transfer import Reference, Transfer
 from gateway.dimse import move, retrieval
 from gateway.dimse.commands import AFFECTED_SOP_INSTANCE_UID
-from gateway.dimse.move import batch, is_here
+from gateway.dimse.move import is_here
 from gateway.dimse.peers import Destination, PeerTable
 from gateway.dimse.requestor import MAXIMUM_CONTEXTS
+from gateway.dimse.sending import proposed
 from tests.gateway.dimse.running import AE_TITLE, Scp, running
 from tests.gateway.dimse.scripted_peer import Dialogue, scripted, well_behaved
 from tests.support.archives import ASK, open_archive, store_bytes
@@ -446,7 +447,7 @@ def test_classes_and_syntaxes_beyond_one_association_go_in_several() -> None:
     ]
     left, associations = references, 0
     while left:
-        proposals, carried = batch(left)
+        proposals, carried = proposed(left)
         assert len(proposals) <= MAXIMUM_CONTEXTS
         offered = {(p.abstract_syntax, p.transfer_syntaxes[0]) for p in proposals}
         syntaxes = (JPEGBaseline8Bit, ExplicitVRLittleEndian, ImplicitVRLittleEndian)
